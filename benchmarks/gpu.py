@@ -13,9 +13,11 @@ Results are written after each part, so that a run that ends early has told what
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -39,10 +41,11 @@ from onnuri.model.loss import LossParts
 from onnuri.model.objective import RowObjective, omni_loss
 from onnuri.model.token_layout import CandidateSet
 from onnuri.parallel.model import ParallelModel
+from onnuri.planner import hardware
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.parallel import ParallelConfig, Recompute
 from onnuri.planner.step_time import step_time
 from onnuri.training.loop import TrainConfig, mean_of, train_step
 from onnuri.training.optim import Optimizers
@@ -71,7 +74,7 @@ class Case(NamedTuple):
 
     family: str
     compiled: bool = False
-    recompute: str = "none"
+    recompute: Recompute = "none"
     packed: bool = False
     """whether rows hold many sequences of media instead of four of equal length"""
     planned: bool = True
@@ -181,7 +184,7 @@ def train(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
     network = build(scale, case.family)
     rows = Rows(scale, network.config.vocab_size, case.packed)
     objective = (Media if case.packed else RowObjective)(network, rows)
-    layout = ParallelConfig(micro_batch=MICRO_BATCH, recompute=case.recompute)  # type: ignore[arg-type]
+    layout = ParallelConfig(micro_batch=MICRO_BATCH, recompute=case.recompute)
     dtype = torch.bfloat16 if scale.device == "cuda" else None
     model = ParallelModel(network, objective.loss, layout, dtype, case.compiled)
     network.train()
@@ -260,11 +263,7 @@ def show_profile(step: Callable[[], Any], scale: Scale) -> None:
 def forecast(name: str, gpu: str) -> dict[str, Any]:
     """Return the planner's forecast of a case, which no measurement of this run has touched."""
     case = CASES[name]
-    layout = ParallelConfig(
-        micro_batch=MICRO_BATCH,
-        sharding="fsdp",
-        recompute=case.recompute,  # type: ignore[arg-type]
-    )
+    layout = ParallelConfig(micro_batch=MICRO_BATCH, sharding="fsdp", recompute=case.recompute)
     job = Job(
         architecture=measured.shapes()[f"{case.family} shape"],
         layout=layout,
@@ -401,22 +400,14 @@ def _seconds(call: Callable[[], Any], scale: Scale, calls: int = 10) -> float:
 
 def verify(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
     """Return how far 16 bits, compiled layers and recomputation are from 32 bits."""
-    from onnuri import recipes
-    from onnuri.recipes.nano import nano
+    from onnuri.recipes.verify import device_twin
 
     found: dict[str, Any] = {}
     for recipe in ("hyperclovax_omni", "solar_open", "axk1")[: 1 if scale.tiny else 3]:
-        family = recipes.find(recipe).family
-        sizes = {**nano(recipe).values, "vocab_size": 512, "num_hidden_layers": 3}
-        found[recipe] = [
-            {**each.to_json(), "passes": each.passes}
-            for each in verify_on_device(
-                lambda family=family, sizes=sizes: build_hf_model(family, sizes),
-                scale.device,
-                # four compilations of latent attention take a minute
-                MODES[:2] if scale.tiny else MODES[:4] if recipe == "axk1" else MODES,
-            )
-        ]
+        # four compilations of latent attention take a minute
+        modes = MODES[:2] if scale.tiny else MODES[:4] if recipe == "axk1" else MODES
+        differences = verify_on_device(functools.partial(device_twin, recipe), scale.device, modes)
+        found[recipe] = [{**each.to_json(), "passes": each.passes} for each in differences]
         for each in found[recipe]:
             words = f"loss {each['loss']:.1e}  gradients {each['gradients']:.1e}"
             print(f"  {recipe:18} {each['mode']:32} {words}  {each['passes']}", flush=True)
@@ -489,9 +480,11 @@ def _check_losses(results: dict[str, Any]) -> None:
             results[name]["loss_off_trainer"] = round(own / expected - 1, 6)
 
 
-def table_name(card: str) -> str:
-    """Return the name of a card in the planner's table."""
-    return "H200" if "H200" in card else "H100"
+def table_name(card: str) -> str | None:
+    """Return the name of a card in the planner's table, None for one that it does not have."""
+    words = set(re.split(r"[ -]", card.replace("GB", "")))
+    named = [name for name in hardware.table() if set(name.split("-")) <= words]
+    return max(named, key=len, default=None)
 
 
 def main() -> None:
@@ -515,8 +508,9 @@ def main() -> None:
         )
         gpu = listed.stdout.strip().splitlines()[0]
     results: dict[str, Any] = {"gpu": gpu, "tiny": asked.tiny}
+    kind = "H200" if asked.tiny else table_name(gpu)
     results["forecasts"] = {
-        name: forecast(name, table_name(gpu)) for name, case in CASES.items() if case.planned
+        name: forecast(name, kind) for name, case in CASES.items() if case.planned and kind
     }
     print("forecasts", json.dumps(results["forecasts"]), flush=True)
     began = time.perf_counter()

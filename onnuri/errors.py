@@ -38,6 +38,11 @@ class OnnuriError(Exception):
         self.value, self.rule, self.repair, self.code, self.about = value, rule, repair, code, about
         super().__init__(" ".join(f"{value}: {rule}; {repair}".split()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return how another rank makes the same error again. `Exception`'s own way calls the
+        constructor with the message alone."""
+        return type(self).__new__, (type(self), *self.args), vars(self)
+
 
 class MediaError(OnnuriError):
     """A MediaError reports a file or an array that cannot be read as the modality it is given

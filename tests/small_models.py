@@ -69,3 +69,17 @@ def written(folder, family, dtype=torch.float32):
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return model.eval()
+
+
+def likeliest_ids(network, prompt, count):
+    """What transformers' `generate` says after a prompt, always the likeliest id."""
+    ids = torch.tensor([prompt])
+    made = network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
+    return made[0, len(prompt) :].tolist()

@@ -101,7 +101,7 @@ def prepare_layers(network: Any, layout: ParallelConfig | None, compiled: bool) 
         raise ConfigError(
             f"compiled layers with tp {layout.tp} and ep {layout.ep}",
             "are not supported: a layer's collectives are not compiled",
-            "leave --compile out, or use dp alone",
+            "use dp alone, or layers that are not compiled",
         )
     for layer in network.model.layers:
         layer.compile()

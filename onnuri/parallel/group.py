@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from onnuri.errors import ConfigError, OnnuriError
+from onnuri.errors import OnnuriError
 
 
 def rank() -> int:
@@ -48,7 +48,6 @@ def failing_together() -> Iterator[None]:
         yield
     except OnnuriError as error:
         mistake = error
-    words = (str(mistake.value), str(mistake.rule), str(mistake.repair)) if mistake else None
-    for said in gather_objects(words):
-        if said:
-            raise mistake or ConfigError(*said)
+    for raised in gather_objects(mistake):
+        if raised:
+            raise mistake or raised

@@ -5,6 +5,7 @@ and prints how far every layout's training is from one process's.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
 from onnuri.files import check_place, write_json
 from onnuri.model.backbone import BackboneConfig, build_hf_model
+from onnuri.model.base import load_base
 from onnuri.parallel.layout import parse_layout
 from onnuri.training.verify import Build, Difference, Verification, VerifyConfig, verify
 from onnuri.training.verify_device import MODES, DeviceDifference, verify_on_device
@@ -84,7 +86,7 @@ def run_on_device(what: str | None, device: str, out: Path | None) -> bool:
     # a compiler for a CPU takes a minute per mode
     modes = MODES if device == "cuda" else tuple(mode for mode in MODES if not mode.compiled)
     for name in [what] if what else [LAPTOP, *recipes.NAMES]:
-        build = _device_model_of(name)
+        build = _builder(name, _large_laptop, device_twin, torch.float32)
         console.print(f"[bold]{name}[/] on {device}")
         found[name] = verify_on_device(
             build, device, modes, functools.partial(_print_on_device, console)
@@ -113,22 +115,6 @@ def _print_on_device(console: Console, each: DeviceDifference) -> None:
     figures += f"  gradients {each.gradients:.0e} of {each.allowed_gradients:.0e}"
     figures += f"  learned {each.learned:.0e}"
     console.print(f"  {each.mode:<32} {figures}  worst {each.worst:.0e} {each.worst_name}")
-
-
-def _device_model_of(name: str) -> Build:
-    """Return the function that builds a model whose heads have sizes that kernels take."""
-    if name == LAPTOP:
-        return BackboneConfig(vocabulary=512, width=256, layers=3, heads=4, hidden=512).build
-    folder = Path(name)
-    if folder.is_dir():
-        _model_of_folder(folder)  # it may be too large
-        from onnuri.model.base import load_base
-
-        return functools.partial(load_base, folder, dtype=torch.float32)
-    if folder.name != name:
-        raise ConfigError(name, "is no folder", "give a recipe, or a folder of transformers")
-    recipes.module(name)
-    return functools.partial(device_twin, name)
 
 
 def device_twin(name: str) -> nn.Module:
@@ -170,26 +156,34 @@ def _print(console: Console, difference: Difference) -> None:
 
 def _model_of(name: str) -> tuple[Build, nn.Module]:
     """Return the function that builds a model, and the model on the meta device."""
-    folder = Path(name)
-    if name != LAPTOP and folder.is_dir():
-        return _model_of_folder(folder)
-    if folder.name != name:
-        raise ConfigError(name, "is no folder", "give a recipe, or a folder of transformers")
-    build: Build = _laptop
-    if name != LAPTOP:
-        recipes.module(name)
-        build = functools.partial(_twin, name)
+    build = _builder(name, _laptop, _twin, torch.float64)
+    if name != LAPTOP and Path(name).is_dir():
+        return build, load_base(Path(name), device="meta")
     with torch.device("meta"):
         return build, build()
 
 
-def _model_of_folder(folder: Path) -> tuple[Build, nn.Module]:
-    """Return the function that loads a folder's model, and the model on the meta device. Raises
-    ConfigError for one that is too large."""
-    from onnuri.model.base import load_base
+def _builder(
+    name: str, laptop: Build, twin: Callable[[str], nn.Module], dtype: torch.dtype
+) -> Build:
+    """Return the function that builds the model of a name: the laptop's, a recipe's `twin`, or that
+    of a folder in a dtype. Raises ConfigError for an unknown recipe and for a folder's model that
+    is too large."""
+    folder = Path(name)
+    if name == LAPTOP:
+        return laptop
+    if folder.is_dir():
+        _check_size(folder)
+        return functools.partial(load_base, folder, dtype=dtype)
+    if folder.name != name:
+        raise ConfigError(name, "is no folder", "give a recipe, or a folder of transformers")
+    recipes.module(name)
+    return functools.partial(twin, name)
 
-    outline = load_base(folder, device="meta")
-    params = sum(p.numel() for p in outline.parameters())
+
+def _check_size(folder: Path) -> None:
+    """Raise ConfigError for a folder whose model is too large to be verified."""
+    params = sum(p.numel() for p in load_base(folder, device="meta").parameters())
     if params > LARGEST_PARAMS:
         raise ConfigError(
             f"{folder}",
@@ -197,12 +191,16 @@ def _model_of_folder(folder: Path) -> tuple[Build, nn.Module]:
             f"verify its recipe, or a folder of at most {LARGEST_PARAMS / 1e6:.0f}M: every rank "
             "trains in 64 bits",
         )
-    return functools.partial(load_base, folder, dtype=torch.float64), outline
 
 
 def _laptop() -> nn.Module:
     """Return a model of the laptop's class."""
     return BackboneConfig(vocabulary=VOCABULARY, width=WIDTH, layers=3, heads=4, hidden=96).build()
+
+
+def _large_laptop() -> nn.Module:
+    """Return a model of the laptop's class whose heads have a size that kernels take."""
+    return BackboneConfig(vocabulary=512, width=256, layers=3, heads=4, hidden=512).build()
 
 
 def _twin(name: str) -> nn.Module:

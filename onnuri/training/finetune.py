@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,9 +52,9 @@ from onnuri.parallel.model import Figures
 from onnuri.training.finetune_config import FinetuneConfig
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.record_config import NO_RECORD, RecordConfig
+from onnuri.training.run_settings import RUN, check_same_run
 from onnuri.training.state import latest
 
-RUN = "run.json"
 SORTED_BATCHES = 16
 """batches among which sequences are sorted by length, so that rows need little padding"""
 HELD_OUT_SHARE, HELD_OUT_AT_MOST, HELD_OUT_FROM = 0.05, 200, 20
@@ -310,19 +309,7 @@ def _check_run(config: FinetuneConfig, out: Path) -> dict[str, Any]:
         ) from None
     # the file's content, not its name: a run must not resume on data that has changed
     settings = {**config.to_json(), "data_sha256": digest}
-    path = out / RUN
-    if path.exists():
-        try:
-            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{path}", f"is damaged ({error})", "give another --out, or delete the folder"
-            ) from None
-        changed = sorted(k for k in settings if earlier.get(k) != settings[k])
-        if changed:
-            raise ConfigError(
-                f"{out}", f"holds a run with another {', '.join(changed)}", "give another --out"
-            )
+    check_same_run(out, settings)
     return settings
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,9 +46,9 @@ from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.pretrain_config import PretrainConfig, TrainingData, read_data
 from onnuri.training.record_config import NO_RECORD, RecordConfig
+from onnuri.training.run_settings import RUN, check_same_run
 from onnuri.training.tokenize import vocabulary_name
 
-RUN = "run.json"
 ANYWHERE = ("layout", "workers")
 """settings that change no weight but for rounding: a run may go on with others"""
 
@@ -217,19 +216,7 @@ def _check_run(model: Path, config: PretrainConfig, stores: Stores, out: Path) -
         "stages": [stage.to_json() for stage in stores.stages],
         "held_out": stores.held_out.digest if stores.held_out else None,
     }
-    path = out / RUN
-    if path.exists():
-        try:
-            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{path}", f"is damaged ({error})", "give another --out, or delete the folder"
-            ) from None
-        changed = sorted(k for k in settings if earlier.get(k) != settings[k])
-        if changed:
-            raise ConfigError(
-                f"{out}", f"holds a run with another {', '.join(changed)}", "give another --out"
-            )
+    check_same_run(out, settings)
     return settings
 
 

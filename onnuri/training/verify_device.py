@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from onnuri.config import Config
 from onnuri.data.pack import PackedRow
-from onnuri.errors import ConfigError
+from onnuri.inference.device import find
 from onnuri.model.backbone import embedding
 from onnuri.model.objective import RowObjective
 from onnuri.parallel.apply import experts_of
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import gather
-from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.parallel import ParallelConfig, Recompute
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import update_weights
 from onnuri.training.verify import Build, RandomRows, sequences
@@ -51,7 +51,7 @@ class Mode(NamedTuple):
     name: str
     dtype: torch.dtype | None
     compiled: bool = False
-    recompute: str = "none"
+    recompute: Recompute = "none"
 
 
 MODES = (
@@ -101,8 +101,7 @@ def verify_on_device(
 
     Raises ConfigError where torch has no such device.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda", "needs a GPU, and torch sees none", "use --device cpu")
+    find(device)
     expected = _reference(build, device)
     found = []
     with _only_rank(device):
@@ -132,7 +131,7 @@ def _reference(build: Build, device: str) -> _Step:
     rows = [objective.batch(k) for k in range(ROWS)]
     total = model.total_weight([objective.weight(row) for row in rows])
     # a mixture's auxiliary loss is a mean over a row's tokens, so its rows stay whole
-    parts = rows if experts_of(_config(network)) else [s for row in rows for s in sequences(row)]
+    parts = rows if experts_of(network.config) else [s for row in rows for s in sequences(row)]
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     found = _learn(objective, model, parts, total)
@@ -145,7 +144,7 @@ def _step(build: Build, device: str, mode: Mode) -> _Step:
     torch._dynamo.reset()
     network = _network(build, device)
     objective = RowObjective(network, RandomRows(len(embedding(network)), TOKENS))
-    layout = ParallelConfig(recompute=mode.recompute)  # type: ignore[arg-type]
+    layout = ParallelConfig(recompute=mode.recompute)
     model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled)
     rows = [objective.batch(k) for k in range(ROWS)]
     total = model.total_weight([objective.weight(row) for row in rows])
@@ -156,11 +155,6 @@ def _network(build: Build, device: str) -> nn.Module:
     """Return the model with its first weights, in 32 bits on a device, in training mode."""
     torch.manual_seed(0)
     return cast(nn.Module, build().float().to(device).train())
-
-
-def _config(network: nn.Module) -> Any:
-    """Return a model's configuration."""
-    return network.config
 
 
 def _learn(
@@ -177,7 +171,7 @@ def _learn(
     optimizer = Optimizers(network, False, LEARNING_RATE, 0.0, (0.9, 0.95))
     update_weights(model.root, optimizer, LEARNING_RATE, clip=math.inf)
     learned = _loss(objective, model, rows, total)
-    return _Step(loss, gradients, learned, experts_of(_config(network)) > 0)
+    return _Step(loss, gradients, learned, experts_of(network.config) > 0)
 
 
 def _loss(

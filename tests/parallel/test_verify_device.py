@@ -83,7 +83,7 @@ def test_a_compiled_step_passes():
 
 
 def test_the_command_says_what_it_compared(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("onnuri.recipes.verify._device_model_of", lambda name: BUILD)
+    monkeypatch.setattr("onnuri.recipes.verify._large_laptop", BUILD)
     main(["verify", "laptop", "--device", "cpu", "-o", str(tmp_path / "found.json")])
     assert "4 ways of computing a step agree on cpu" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
