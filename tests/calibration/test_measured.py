@@ -78,7 +78,7 @@ def test_a_compiled_step_takes_less_time_and_memory_than_an_eager_one() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "sizes"),
     [

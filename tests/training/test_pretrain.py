@@ -370,8 +370,13 @@ def test_the_commands_of_the_documentation_run(tmp_path, monkeypatch):
     assert data.held_out and len(data.sources) == 2 and len(data.stages) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", ["fsdp", "tp=2,ddp"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param("fsdp", marks=pytest.mark.slow),
+        pytest.param("tp=2,ddp", marks=pytest.mark.long),
+    ],
+)
 def test_two_ranks_learn_what_one_process_does(tmp_path, layout, capsys):
     base = model(tmp_path / "base", weights=False)
     store(tmp_path / "train", base)
