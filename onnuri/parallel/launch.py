@@ -167,9 +167,10 @@ def ranks(limit_seconds: float = LIMIT_SECONDS) -> Iterator[None]:
         raise
     except KeyboardInterrupt as stop:
         status = STOPPED if isinstance(stop, Terminated) else INTERRUPTED
-        _tell(place, status)
-        if place.rank:
-            raise SystemExit(status) from None
+        first = _tell(place, status)
+        # torchrun stops the others once a rank has failed, which has said why
+        if place.rank or first != status:
+            raise SystemExit(first) from None
         raise
     except RuntimeError as error:
         _tell(place, BUG)
@@ -369,12 +370,13 @@ def _refuse_missing(numbers: str, place: Place, limit_seconds: float) -> NoRetur
     )
 
 
-def _tell(place: Place, status: int) -> None:
-    """Tell the ranks that wait for this one with which exit status it ends; the first that ends
-    says it for all."""
+def _tell(place: Place, status: int) -> int:
+    """Tell the ranks that wait for this one with which exit status it ends, and return that of the
+    first rank that ended, which says it for all."""
     assert place.store is not None
     with suppress(RuntimeError):  # the store is gone where its process has ended first
-        place.store.compare_set("failed", "", str(status))
+        return int(place.store.compare_set("failed", "", str(status)))
+    return status
 
 
 def _leave(place: Place) -> None:

@@ -277,10 +277,18 @@ def check_one_line(done, complaint):
 
 
 PROGRAM = """
-import sys
-from onnuri.cli import error_line
-from onnuri.errors import ConfigError, OnnuriError
+import os, signal, sys, time
+from onnuri.cli import error_line, raising_terminated
+from onnuri.errors import ConfigError, OnnuriError, Terminated
 from onnuri.parallel import launch
+
+def be_stopped():
+    # SIGTERM once another rank has failed, as from torchrun
+    while not launch._PLACE.get().store.check(["failed"]):
+        time.sleep(0.01)
+    with raising_terminated():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
 
 try:
     with launch.ranks(limit_seconds=float(sys.argv[1])):
@@ -288,7 +296,14 @@ try:
             if launch.is_first() and sys.argv[2] == "mistake":
                 raise ConfigError("the data", "is wrong", "mend it")
             launch.console().print(sys.argv[2])
+        if sys.argv[2] == "late":
+            if launch.is_first():
+                be_stopped()
+            raise ConfigError("the second rank", "is wrong", "mend it")
         launch.join()
+except Terminated:
+    print("stopped", file=sys.stderr)
+    raise SystemExit(75) from None
 except OnnuriError as error:
     print(f"onnuri: {error}", file=sys.stderr)
     raise SystemExit(2) from None
@@ -325,6 +340,11 @@ def test_only_the_first_rank_prints(ranks):
 
 def test_a_mistake_of_the_first_rank_ends_those_that_wait(ranks):
     assert ranks("mistake") == ([2, 2], ["onnuri: the data: is wrong; mend it\n", ""])
+
+
+def test_a_rank_that_is_stopped_since_another_failed_ends_silently(ranks):
+    expected = ["late\n", "onnuri: the second rank: is wrong; mend it\n"]
+    assert ranks("late") == ([2, 2], expected)
 
 
 def test_ranks_that_came_end_silently_where_one_is_missing(ranks):
