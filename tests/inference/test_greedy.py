@@ -70,8 +70,13 @@ def gap(network, request, ids):
     return float(first - second)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rows,chunk", [(24, 256), (7, 16)])
+@pytest.mark.parametrize(
+    "rows,chunk",
+    [
+        pytest.param(24, 256, marks=pytest.mark.long),
+        pytest.param(7, 16, marks=pytest.mark.slow),
+    ],
+)
 def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
     model = onnuri.load()
     requests = requests_of(model, 40 if rows == 24 else 8)

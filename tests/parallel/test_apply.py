@@ -151,8 +151,10 @@ def test_a_trace_counts_the_collectives_of_real_processes_byte_for_byte(measured
         check_counted(TWIN[name], found[name], rank)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", NAMES)
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(n, marks=pytest.mark.slow if n == "vaetki" else pytest.mark.long) for n in NAMES],
+)
 def test_every_recipes_nano_twin_learns_and_is_counted(tmp_path, recipe):
     twin = cases(recipe, False)
     for rank, found in enumerate(run(tmp_path, twin)):

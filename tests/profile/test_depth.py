@@ -58,8 +58,14 @@ def test_few_layers_say_what_all_count(recipe, layout):
     same(few, all_)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["axk1", "solar_open", "hyperclovax_omni"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param("axk1", marks=pytest.mark.long),
+        pytest.param("solar_open", marks=pytest.mark.long),
+        pytest.param("hyperclovax_omni", marks=pytest.mark.slow),
+    ],
+)
 def test_few_layers_of_a_recipe_say_what_all_count(recipe):
     few, all_ = (
         dryrun.run(find(recipe), find(recipe).gpus, whole=whole) for whole in (False, True)

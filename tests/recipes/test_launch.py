@@ -72,8 +72,15 @@ def alone(runs):
     return last_state(runs / "axk1-alone")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", ["fsdp", "dp=2,ep=2,fsdp", "hsdp:1,recompute=full", "tp=2,ddp"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param("fsdp", marks=pytest.mark.slow),
+        pytest.param("dp=2,ep=2,fsdp", marks=pytest.mark.slow),
+        pytest.param("hsdp:1,recompute=full", marks=pytest.mark.long),
+        pytest.param("tp=2,ddp", marks=pytest.mark.long),
+    ],
+)
 def test_two_ranks_learn_what_one_process_does(runs, alone, layout):
     out = runs / f"axk1-{layout.replace(':', '-')}"
     status, output, errors = run_torchrun(*train("axk1", out, "--layout", layout, "--rows", "2"))
@@ -138,7 +145,7 @@ def test_ranks_that_torchrun_starts_again_go_on(runs, alone):
     check_equal(last_state(out), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_stages_of_the_laptop_recipe_learn_over_two_ranks(tmp_path):
     """Stages start from averages of those before them; codecs are trained by the first rank."""
     status, _, errors = run_torchrun(*train("laptop", tmp_path / "two"))
@@ -161,7 +168,7 @@ STUBS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_file_for_slurm_trains_stops_in_time_and_goes_on(runs, alone, tmp_path):
     out, file = runs / "axk1-slurm", tmp_path / "job.sbatch"
     main(["launch", "axk1", "--preset", "smoke", "--gpus", "2", "--run", str(out), "-o", str(file)])

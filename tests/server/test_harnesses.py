@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 LAPTOP = Path(__file__).parents[2] / "onnuri" / "weights" / "laptop"
 LITELLM = """
 import litellm, sys

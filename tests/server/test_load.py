@@ -78,7 +78,7 @@ async def all_clients(server, picture, memory):
     return told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_everybody_is_served_and_nothing_grows(new_server, scene, capsys):
     server, memory = new_server(), []
     start = time.monotonic()

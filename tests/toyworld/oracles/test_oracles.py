@@ -51,7 +51,7 @@ def test_ground_truth_is_read(modality):
     assert accuracy(modality, CASES[modality][0]) >= 0.99
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("modality", CASES)
 def test_ground_truth_is_read_by_the_hundred(modality):
     assert accuracy(modality, 400 if modality != "video" else 120, start=2000) >= 0.99

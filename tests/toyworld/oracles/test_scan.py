@@ -31,7 +31,7 @@ def test_a_table_of_training_holds_nothing_held_out(tmp_path, codecs):
     assert found["records"] == found["texts"] == [] and len(found["codes"]) <= 1, found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_larger_table_too(tmp_path, codecs):
     found = scan(write(tmp_path, [sample_scene(k) for k in range(400)], codecs), codecs)
     assert found["records"] == found["texts"] == [] and len(found["codes"]) <= 8, found
