@@ -102,7 +102,11 @@ def every(a, cluster, batch, here=False):
             )
 
 
-@pytest.fixture(scope="module", params=CASES, ids=NAMES)
+@pytest.fixture(
+    scope="module",
+    params=[*CASES[:2], pytest.param(CASES[2], marks=pytest.mark.slow)],  # 30 s
+    ids=NAMES,
+)
 def judged(request):
     """A case, and seconds of a step, bytes and layout of all its layouts."""
     a, cluster, batch = request.param
