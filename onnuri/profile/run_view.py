@@ -229,6 +229,8 @@ def _figures(state: RunState) -> Table:
     table.add_row("waits", "", _waits(state))
     if rewinds := max(x.get("rewinds", 0) for x in lines):
         table.add_row("rewinds", f"{rewinds}", "back to a state from before a bad loss")
+    if skipped := line.get("skipped_steps"):
+        table.add_row("left out", f"{skipped:.0f} steps", "their gradients were not finite")
     return table
 
 

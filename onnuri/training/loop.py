@@ -191,7 +191,7 @@ def fit(
     config.record.check()
     meter = RunMeter(objective, config, out, step, dtype)
     metrics, saved = _metrics(config, model, meter, out, step), time.perf_counter()
-    watch, rewound = LossWatch(config.spike), dict[str, float]()
+    watch, rewound, skipped = LossWatch(config.spike), dict[str, float](), 0
     profiler = StepProfiler(config.record.profiled(), out / "profile")
     with (
         _stop_signals() as stops,
@@ -214,11 +214,14 @@ def fit(
                 rewinds = _count_rewind(trouble, rewinds, config)
                 rows = loader.position
                 position = _rewind(saver, step, rows)._replace(rows=rows)
-                bar.note(f"loss {trouble.loss:.4g} in step {trouble.step}: back to {position.step}")
+                bar.note(f"{trouble}: back to {position.step}")
                 rewound = {"rewound_from": step, "rewound_to": position.step, "rewinds": rewinds}
                 step, loader = position.step, _loader(objective, config, model, position)
                 metrics = _metrics(config, model, meter, out, step)
                 continue
+            if watch.skipped > skipped:
+                skipped = watch.skipped
+                bar.note(f"{skipped} steps left out: their gradients are not finite")
             if saves:
                 with meter.saving():
                     saver.save(state.Position(step, loader.position, elapsed_seconds, rewinds))
@@ -238,9 +241,10 @@ def fit(
             step_seconds = time.perf_counter() - start
             elapsed_seconds += step_seconds
             metrics.add(step_seconds, figures)
-            watch.add(step, cast(LossParts, figures["loss"]))
+            watch.add(step, cast(LossParts, figures["loss"]), cast(Tensor, figures["grad_norm"]))
             if logs:
-                metrics.write(step=step, seconds=round(elapsed_seconds, 3), **rewound)
+                noted = rewound | ({"skipped_steps": skipped} if skipped else {})
+                metrics.write(step=step, seconds=round(elapsed_seconds, 3), **noted)
                 rewound = {}
             # reading a loss waits for the device, so only logged steps and the first show a new one
             loss = mean_of(figures["loss"]) if logs or not bar.loss else None
@@ -285,8 +289,9 @@ def _count_rewind(trouble: Trouble, rewinds: int, config: TrainConfig) -> int:
     are too many."""
     if rewinds >= config.rewinds:
         raise ConfigError(
-            f"loss {trouble.loss:.4g} in step {trouble.step}",
-            f"is no number or a spike, after the run went back {rewinds} times",
+            str(trouble),
+            f"{'teach nothing' if trouble.skipped else 'is no number or a spike'}, after the run "
+            f"went back {rewinds} times",
             "look at the rows and the learning rate; the same command goes on from the last state",
         )
     return rewinds + 1

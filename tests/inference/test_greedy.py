@@ -72,10 +72,7 @@ def gap(network, request, ids):
 
 @pytest.mark.parametrize(
     "rows,chunk",
-    [
-        pytest.param(24, 256, marks=pytest.mark.long),
-        pytest.param(7, 16, marks=pytest.mark.slow),
-    ],
+    [pytest.param(24, 256, marks=pytest.mark.long), pytest.param(7, 16, marks=pytest.mark.slow)],
 )
 def test_two_hundred_prompts_give_what_transformers_gives(rows, chunk, capsys):
     model = onnuri.load()

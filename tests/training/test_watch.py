@@ -12,16 +12,16 @@ from onnuri.errors import ConfigError
 from onnuri.model.loss import LossParts
 from onnuri.training import loop, state
 from onnuri.training.loop import TrainConfig, fit, read_metrics
-from onnuri.training.watch import WINDOW, LossWatch, Trouble
+from onnuri.training.watch import MOST_SKIPPED, WINDOW, LossWatch, Trouble
 
 
 def parts(mean, weight=2.0):
     return LossParts(torch.tensor(mean * weight), weight)
 
 
-def judged(watch, losses, first=0):
+def judged(watch, losses, first=0, norm=1.0):
     for step, loss in enumerate(losses, first):
-        watch.add(step, loss)
+        watch.add(step, loss, torch.tensor(norm))
     return watch.judge()
 
 
@@ -48,6 +48,29 @@ def test_a_step_without_targets_is_no_trouble():
     assert judged(LossWatch(None), [LossParts(torch.tensor(0.0), 0.0)]) is None
 
 
+def test_steps_that_teach_nothing_are_trouble_if_they_are_many_in_a_row():
+    watch, loss = LossWatch(None), [parts(1.0)]
+    for norm in (math.nan, math.inf):
+        assert judged(watch, loss * MOST_SKIPPED, 0, norm) is None
+        assert judged(watch, loss) is None
+    assert judged(watch, loss * 3, 0, math.nan) is None and watch.skipped == 2 * MOST_SKIPPED + 3
+    trouble = judged(watch, loss * 20, 3, math.nan)
+    assert trouble == Trouble(MOST_SKIPPED, 1.0, MOST_SKIPPED + 1)
+    assert str(trouble) == "gradients that are not finite in 17 steps up to 16"
+
+
+class BrokenBackward(torch.autograd.Function):
+    """The number itself, whose gradient is no number."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient * math.nan
+
+
 class Rows:
     """A line is fitted to rows, some of which are bad; the clock goes on by 10 s a step."""
 
@@ -65,6 +88,8 @@ class Rows:
         x = torch.randn(16, 4, generator=torch.Generator().manual_seed(row))
         loss = (self.module(x) - x.sum(1, keepdim=True)).abs().mean() + 1.0
         factor = self.bad(row)
+        if factor == "backward":
+            return BrokenBackward.apply(loss), {}
         return loss * factor if factor else loss, {}
 
 
@@ -130,3 +155,18 @@ def test_without_a_state_the_bad_step_is_left_out(tmp_path, clock):
     task = Rows(clock, lambda row: math.nan if row == 1 else None)
     fit(task, config(4).replace(checkpoint_seconds=1e9, log_every=1), tmp_path)
     assert task.read == [0, 1, 2, 3] and all(p.isfinite().all() for p in weights(task))
+
+
+def test_steps_without_gradients_are_counted_and_end_a_run_that_has_no_others(
+    tmp_path, clock, capsys
+):
+    task = Rows(clock, lambda row: "backward" if 6 <= row < 9 else None)
+    fit(task, config(20), tmp_path / "a")
+    assert task.read == [*range(20)]
+    lines = read_metrics(tmp_path / "a")
+    assert [line.get("skipped_steps") for line in lines] == [None, 2, 3, 3]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "3 steps left out: their gradients are not finite" in out
+    task = Rows(clock, lambda row: "backward" if row >= 6 else None)
+    with pytest.raises(ConfigError, match=r"gradients that are not finite in 17 .* back 1 times"):
+        fit(task, config(100, rewinds=1), tmp_path / "b")
