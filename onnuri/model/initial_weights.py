@@ -95,7 +95,7 @@ class InitialWeights:
             for number in range(first // BLOCK, (first + count - 1) // BLOCK + 1):
                 start = max(first, number * BLOCK)
                 stop = min(first + count, (number + 1) * BLOCK)
-                block = self._block(box.source, write.kind, write.numbers, number)
+                block = self._block(write.part.source, write.kind, write.numbers, number)
                 drawn = block[start - number * BLOCK : stop - number * BLOCK]
                 flat[place : place + len(drawn)] = drawn
                 place += len(drawn)
