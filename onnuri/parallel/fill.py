@@ -21,14 +21,17 @@ BLOCK = 1 << 23
 """most elements that are read, drawn or sent at once: 32 MiB in 32 bits"""
 
 
-def give_memory(network: nn.Module, device: torch.device) -> None:
-    """Replace every tensor of a network, sharded or whole, by one of the same shape on a device,
-    whose values are not set. Weights that are tied stay so."""
+def give_memory(root: nn.Module, device: torch.device) -> None:
+    """Replace every tensor of a model, sharded or whole, by one of the same shape on a device,
+    whose values are not set. Weights that are tied stay so.
+
+    `root` is the outermost module that was sharded, which keeps track of its shards.
+    """
     places: dict[int, list[tuple[nn.Module, str]]] = {}
-    for module in network.modules():
+    for module in root.modules():
         for name, parameter in module.named_parameters(recurse=False):
             places.setdefault(id(parameter), []).append((module, name))
-    network.to_empty(device=device)
+    root.to_empty(device=device)
     for (first, name), *others in places.values():
         for module, other_name in others:
             module._parameters[other_name] = first._parameters[name]

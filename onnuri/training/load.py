@@ -2,7 +2,8 @@
 ranks together and without holding the whole model in any. It is the counterpart of `export.py`.
 
     loader = Loader(folder, network, seed)      # before the network, on the meta device, is sharded
-    loader.load(network, meshes, device)        # afterwards
+    give_memory(network, device)                # afterwards
+    loader.load(network, meshes)
 
 A rank reads from the folder's safetensors files, or draws, the boxes that its shards hold. Where
 the folder or the class does not allow that, the first rank has the whole model in its host's memory
@@ -29,7 +30,7 @@ from onnuri.model.base import has_weights, load_base
 from onnuri.model.initial_weights import InitialWeights
 from onnuri.model.written_weights import Part, WrittenWeight, whole_part, written_weights
 from onnuri.parallel import group, launch
-from onnuri.parallel.fill import fill, fill_from_first, give_memory, named_tensors
+from onnuri.parallel.fill import fill, fill_from_first, named_tensors
 from onnuri.parallel.mesh import Meshes
 from onnuri.parallel.pieces import Shards
 from onnuri.training.export import DTYPES
@@ -77,13 +78,13 @@ class Loader:
         if unknown and not self.why_whole:
             self.why_whole = f"weight {unknown[0]}: is computed by {type(network).__name__}"
 
-    def load(self, network: Any, meshes: Meshes | None, device: torch.device) -> None:
-        """Give a network memory on a device, and its first values; every rank must call this.
+    def load(self, network: Any, meshes: Meshes | None) -> None:
+        """Give a network's tensors, which have memory, their first values; every rank must call
+        this.
 
         `meshes` are those over which it is sharded, None for a whole one. Raises WeightsError, at
         every rank, if the folder cannot be read.
         """
-        give_memory(network, device)
         shards = Shards(named_tensors(network), meshes)
         if self.why_whole:
             fill_from_first(shards, self._whole(shards.names))

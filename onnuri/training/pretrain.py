@@ -148,7 +148,8 @@ def _load(
                 f"{loader.why_whole}",
                 soft_wrap=True,
             )
-    loader.load(network, model.meshes, device)
+    give_memory(model.root, device)
+    loader.load(network, model.meshes)
     return model
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from onnuri.model.base import has_weights, load_base
 from onnuri.parallel import fill
 from onnuri.parallel.apply import parallelize
-from onnuri.parallel.fill import named_tensors
+from onnuri.parallel.fill import give_memory, named_tensors
 from onnuri.parallel.whole import gather
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import load
@@ -31,7 +31,8 @@ def loaded(folder, layout):
     meshes = None
     if layout:
         meshes = parallelize(network, ParallelConfig.from_json(layout), dtype=None)
-    loader.load(network, meshes, CPU)
+    give_memory(network, CPU)
+    loader.load(network, meshes)
     return network, loader
 
 
@@ -60,7 +61,7 @@ def check(case, folder):
 
 def main(rank, ranks, folder):
     torch.set_num_threads(1)
-    fill.BLOCK, load.OPEN_BYTES = 1_000, 20_000  # small, so that tensors are cut
+    fill.BLOCK, load.OPEN_BYTES = 4_000, 20_000  # small, so that tensors are cut
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks
     )

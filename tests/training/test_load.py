@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.model.base import load_base
-from onnuri.parallel.fill import named_tensors
+from onnuri.parallel.fill import give_memory, named_tensors
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import load
 
@@ -177,7 +177,8 @@ def test_a_run_that_resumes_loads_what_no_state_holds_alone(tmp_path, monkeypatc
         "model.rotary_emb.inv_freq",
         "model.rotary_emb.original_inv_freq",
     }
-    loader.load(network, None, load_ranks.CPU)
+    give_memory(network, load_ranks.CPU)
+    loader.load(network, None)
     expected = dict(load_base(tmp_path).named_buffers())
     for name in loader.drawn:
         assert torch.equal(dict(network.named_buffers())[name], expected[name])

@@ -406,7 +406,7 @@ def test_a_layout_that_cannot_be_is_one_line_and_leaves_nothing(
 
 
 def test_two_ranks_train_a_mixture_further(tmp_path):
-    base = mixture(tmp_path / "base")
+    base = mixture(tmp_path / "base", tie_word_embeddings=True)
     data = store(tmp_path / "train", base)
     flags = [base, "--data", data, "--tokens", 48, "--rows", 4, "--steps", 3]
     flags += ["--warmup-steps", 0, "--learning-rate", "1e-3", "-o"]
