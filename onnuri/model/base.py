@@ -24,6 +24,8 @@ from onnuri.model.token_layout import TokenLayout
 
 LAYOUT = "layout.json"
 """file of the token layout, beside the model's own files"""
+GENERATION = "generation_config.json"
+"""file of a model's settings for generation"""
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 """names under which transformers stores weights"""
 TRIAL_LENGTHS = (5, 7)
@@ -45,7 +47,7 @@ def load_base(
     to the folder's own. Raises WeightsError if the folder holds no model that can be read, and
     ConfigError if the layout has fewer ids than the model.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     folder = source if isinstance(source, (str, Path)) else None
     try:
@@ -66,6 +68,8 @@ def load_base(
                 model = AutoModelForCausalLM.from_config(
                     config, **({"dtype": dtype} if dtype else {})
                 )
+            if folder is not None and (Path(folder) / GENERATION).exists():
+                model.generation_config = GenerationConfig.from_pretrained(folder)
     except Exception as error:  # damaged files make transformers raise all kinds of errors
         raise WeightsError(
             str(source)[:200],

@@ -73,7 +73,12 @@ def console() -> Console:
 
 def threads(workers: int) -> int:
     """Return the threads that each rank of this machine may use, if they share `workers`."""
-    return max(1, workers // _PLACE.get().local_ranks)
+    return max(1, workers // local_ranks())
+
+
+def local_ranks() -> int:
+    """Return the number of ranks on this machine."""
+    return _PLACE.get().local_ranks
 
 
 def device() -> torch.device:

@@ -6,6 +6,7 @@ It hides which weights are whole. It knows no optimizer and no file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -62,17 +63,18 @@ class ParallelModel:
         layout: ParallelConfig | None = None,
         dtype: torch.dtype | None = None,
         compiled: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         """Spread a network in place over the ranks of a layout; without one, and on one rank,
         leave it whole.
 
         `loss` computes with the network itself. `dtype` is that of matrix products (None: the
-        weights' own). With `compiled`, layers are compiled. Raises ConfigError if the layout needs
-        another number of ranks than run.
+        weights' own). With `compiled`, layers are compiled. `device` is that on which the model
+        will compute, if its tensors lie on the meta device as yet. Raises ConfigError if the layout
+        needs another number of ranks than run.
         """
-        self.network, self.layout, self.meshes = network, layout, None
+        self.network, self.layout, self.meshes, self.dtype = network, layout, None, dtype
         self.root: nn.Module = ModelWithLoss(network, lambda _, batch: loss(batch))
-        self.working_weights: WorkingWeights | None = None
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         if layout and layout.gpus != ranks:
             raise ConfigError(
@@ -82,12 +84,19 @@ class ParallelModel:
             )
         if layout is None or ranks == 1:  # nothing to share
             prepare_layers(network, layout, compiled)
-            self.working_weights = WorkingWeights(network, dtype) if dtype else None
             return
-        device = next(network.parameters()).device.type
+        device = device or next(network.parameters()).device
         self.meshes = parallelize(
-            network, layout, self.root, device=device, dtype=dtype, compiled=compiled
+            network, layout, self.root, device=device.type, dtype=dtype, compiled=compiled
         )
+
+    @functools.cached_property
+    def working_weights(self) -> WorkingWeights | None:
+        """Return the copies with which one rank computes in another dtype than the weights have;
+        they are made when they are asked for, since weights may come after the model."""
+        if self.meshes or not self.dtype:
+            return None
+        return WorkingWeights(self.network, self.dtype)
 
     @property
     def data_rank(self) -> int:

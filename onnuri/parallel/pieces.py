@@ -64,6 +64,15 @@ class Shards:
         self.holders = functools.cache(self._find_holders)
         self._runs_of = functools.cache(self._find_runs)
 
+    @property
+    def names(self) -> list[str]:
+        """Return the tensors' names, in the model's order."""
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a whole tensor."""
+        return tuple(self._tensors[name].shape)
+
     def local(self, name: str) -> Tensor:
         """Return this rank's shard of a tensor."""
         tensor = self._tensors[name]

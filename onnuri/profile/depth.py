@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from onnuri.model.balance import in_backward
+from onnuri.model.layers import layer_signature
 from onnuri.profile.trace import Name, Window, largest_window
 
 REPEATS = (4, 5, 6)
@@ -32,7 +33,6 @@ LONGEST_UNIT = 8
 LARGEST_TRACED_SHARE = 0.6
 """largest share of the layers that the three cut networks may have together; above it the whole
 network is traced, since little time would be saved"""
-_SKIPPED = ("layer_idx", "training")
 Call = tuple[str, int, int, str]
 """(name, ranks, bytes, group) of a collective's call"""
 
@@ -104,15 +104,10 @@ class StepCounts:
         return max(window.most[kind] for window in self.windows.values())
 
 
-def layers_of(network: nn.Module) -> nn.ModuleList:
-    """Return the layers of a network: its longest ModuleList."""
-    return max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len)
-
-
 def find_pattern(layers: nn.ModuleList) -> LayerPattern | None:
     """Return the pattern in which the layers repeat that needs the fewest traced layers; None if
     tracing a part of them would save little."""
-    signatures = [_signature(layer) for layer in layers]
+    signatures = [layer_signature(layer) for layer in layers]
     count, best = len(signatures), None
     for unit in range(1, LONGEST_UNIT + 1):
         for before in range(count - unit):
@@ -129,30 +124,6 @@ def find_pattern(layers: nn.ModuleList) -> LayerPattern | None:
             ):
                 best = traced_layers, row
     return best[1] if best else None
-
-
-def _signature(layer: nn.Module) -> Any:
-    """Return a value that is equal for two layers if their steps are: the modules with their types
-    and plain settings, and the shapes and dtypes of the parameters."""
-    modules = tuple(
-        (
-            name,
-            type(m),
-            tuple(
-                sorted(
-                    (k, v)
-                    for k, v in vars(m).items()
-                    if k not in _SKIPPED
-                    and not k.startswith("_")
-                    and isinstance(v, int | float | str | None)
-                )
-            ),
-        )
-        for name, m in layer.named_modules()
-    )
-    return modules, tuple(
-        (name, tuple(p.shape), p.dtype, p.requires_grad) for name, p in layer.named_parameters()
-    )
 
 
 @contextmanager

@@ -12,7 +12,6 @@ exactly, or all are traced (`depth.py`).
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import build_hf_model
+from onnuri.model.layers import layers_of, with_layers
 from onnuri.model.loss import next_token_loss
 from onnuri.parallel.apply import Placement, parallelize, prepare_layers
 from onnuri.parallel.mesh import Meshes, local_sizes
@@ -177,8 +177,8 @@ def trace(
     start = time.perf_counter()
     with torch.device("meta"):
         network = build()
-    total, layers = sum(p.numel() for p in network.parameters()), len(depth.layers_of(network))
-    pattern = None if whole else depth.find_pattern(depth.layers_of(network))
+    total, layers = sum(p.numel() for p in network.parameters()), len(layers_of(network))
+    pattern = None if whole else depth.find_pattern(layers_of(network))
     traced_layers, counts = 0, None
 
     def step(network: Any) -> depth.StepCounts:
@@ -186,8 +186,8 @@ def trace(
         return _trace_rank(network, layout, rank, tokens, placement, fused)
 
     if pattern:
-        cut_networks = [_with_layers(network, pattern.layers_of_cut(r)) for r in depth.REPEATS]
-        traced_layers = sum(len(depth.layers_of(n)) for n in cut_networks)
+        cut_networks = [with_layers(network, pattern.layers_of_cut(r)) for r in depth.REPEATS]
+        traced_layers = sum(len(layers_of(n)) for n in cut_networks)
         with contextlib.suppress(depth.NotAffine):
             counts = depth.extrapolate(pattern, [step(n) for n in cut_networks])
     if counts is None:
@@ -216,21 +216,6 @@ def trace(
         traced_layers=traced_layers,
         seconds=round(time.perf_counter() - start, 2),
     )
-
-
-def _with_layers(network: Any, indices: list[int]) -> Any:
-    """Return a copy of a network on the meta device that has only the layers of some indices."""
-    layers = depth.layers_of(network)
-    parent, name = next(
-        (m, n) for m in network.modules() for n, child in m.named_children() if child is layers
-    )
-    try:
-        setattr(parent, name, nn.ModuleList(layers[k] for k in indices))
-        shorter = copy.deepcopy(network)
-    finally:
-        setattr(parent, name, layers)
-    shorter.config.num_hidden_layers = len(indices)
-    return shorter
 
 
 def _trace_rank(
@@ -326,7 +311,7 @@ def trace_step(
         p.register_post_accumulate_grad_hook(lambda p: step_trace.hold([p.grad], "gradients"))
     for each in optimizer.each:
         each.register_step_pre_hook(lambda *_: step_trace.begin(("update", 0)))
-    with step_trace, depth.mark_layers(depth.layers_of(module), step_trace.begin):
+    with step_trace, depth.mark_layers(layers_of(module), step_trace.begin):
         with copies.in_place() if copies else contextlib.nullcontext():
             loss = module(batch)
             saved = step_trace.living["activations"]

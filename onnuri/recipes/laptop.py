@@ -37,6 +37,7 @@ from onnuri.model.objective import OmniObjective, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.parallel import launch
+from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import copy_weights
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile import run_forecast
@@ -561,14 +562,9 @@ def learn(
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         # the whole network stays as it is: the next stage and the model's folder start from it
         trainee = copy.deepcopy(network).to(device) if layout or dtype else network
-        fit(
-            objective(k, trainee),
-            stage.loop.replace(compiled=compiled),
-            out / stage.name,
-            f"model: {stage.name}",
-            layout,
-            dtype,
-        )
+        task = objective(k, trainee)
+        model = ParallelModel(trainee, task.loss, layout, dtype, compiled)
+        fit(task, stage.loop, out / stage.name, f"model: {stage.name}", model)
         if trainee is not network:
             copy_weights(trainee, network)
         if launch.is_first():

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ def export(
     folder: Path,
     meshes: Meshes | None = None,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Mapping[str, torch.dtype],
     special_ids: tuple[int, int, int] | None = None,
     write_more: Callable[[Path], None] | None = None,
     file_bytes: int = FILE_BYTES,
@@ -88,20 +88,23 @@ def export(
     """Write a network as a Hugging Face folder, which appears whole or not at all. Every rank must
     call this; `meshes` are those over which the network is sharded, None for a whole one.
 
-    Floating-point weights are written in `dtype`. `special_ids` are those that begin, end and pad a
+    Floating-point weights are written in `dtype`, which may give each by its name in the model's
+    state. `special_ids` are those that begin, end and pad a
     sequence; None: the network's own. The first rank calls `write_more` with the unfinished folder,
     for a tokenizer and the like. A rank's memory grows by fifteen times `block_bytes` at most.
     Raises ConfigError, at every rank, if the folder cannot be written or is not seen by all ranks,
-    if a weight is beyond the range of `dtype`, and for a class whose checkpoints hold more than
+    if a weight is beyond the range of its `dtype`, and for a class whose checkpoints hold more than
     pieces of its weights.
     """
-    files, index = plan(network, dtype, file_bytes)
-    if dtype is torch.float16:
-        _check_range(network, dtype)
+    names = network.state_dict()
+    dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(names, dtype)
+    files, index = plan(network, dtypes, file_bytes)
+    _check_range(network, dtypes)
     with _folder_of_all_ranks(folder) as part:
         with _writing_together(folder):
             if group.rank() == 0:
-                save_settings(network, part, dtype, special_ids)
+                first = next(n for n, p in network.named_parameters() if p.is_floating_point())
+                save_settings(network, part, dtypes[first], special_ids)
                 if len(files) > 1:
                     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
                     (part / "model.safetensors.index.json").write_text(text, encoding="utf-8")
@@ -112,7 +115,9 @@ def export(
                 write_more(part)
 
 
-def plan(network: Any, dtype: torch.dtype, file_bytes: int) -> tuple[list[File], dict[str, Any]]:
+def plan(
+    network: Any, dtype: torch.dtype | Mapping[str, torch.dtype], file_bytes: int
+) -> tuple[list[File], dict[str, Any]]:
     """Return the safetensors files of a network, and the content of their index. Both are the same
     on every rank.
 
@@ -213,17 +218,22 @@ def _header(file: File) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _check_range(network: Any, dtype: torch.dtype) -> None:
-    """Raise ConfigError, at every rank, if a weight is beyond a dtype's range."""
+def _check_range(network: Any, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Raise ConfigError, at every rank, if a weight that is written in float16 is beyond its
+    range: every other dtype has that of float32."""
     with group.failing_together():
         for name, tensor in named_state(network):
             local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-            if not (local.is_floating_point() and local.numel()):
+            if not local.is_floating_point() or dtypes[name] is not torch.float16:
+                continue
+            if not local.numel():
                 continue
             low, high = torch.aminmax(local)
-            if max(-low, high) > torch.finfo(dtype).max:
+            if max(-low, high) > torch.finfo(torch.float16).max:
                 raise ConfigError(
-                    f"weight {name}", f"is beyond the range of {dtype}", "export in torch.bfloat16"
+                    f"weight {name}",
+                    "is beyond the range of torch.float16",
+                    "export in torch.bfloat16",
                 )
 
 

@@ -37,7 +37,6 @@ from onnuri.errors import ConfigError, Terminated
 from onnuri.model.loss import LossParts
 from onnuri.parallel import launch
 from onnuri.parallel.model import Figures, ParallelModel
-from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import state
 from onnuri.training.metrics import MetricsLog, ProgressBar
 from onnuri.training.optim import Optimizers
@@ -164,21 +163,20 @@ def fit(
     config: TrainConfig,
     out: Path,
     name: str = "training",
-    layout: ParallelConfig | None = None,
-    dtype: torch.dtype | None = None,
+    model: ParallelModel | None = None,
     begin: Callable[[ParallelModel], None] | None = None,
 ) -> ParallelModel:
     """Train until the budget is used up, resuming from the newest state in `out` if there is one.
 
-    With a `layout`, every rank of the process group must call this; the objective's module is
-    sharded in place, and `dtype` is that of its matrix products. `begin` is called with the model
-    before the first step of a run, and not when it resumes. Return the model as it was trained, in
-    evaluation mode. Raises KeyboardInterrupt after SIGINT and Terminated after SIGTERM at any rank,
-    once the step is finished and stored.
+    `model` holds the objective's module as training steps call it, spread over the ranks of a
+    layout, which then must all call this; None: the module is whole, in one process. `begin` is
+    called with the model before the first step of a run, and not when it resumes. Return the model
+    as it was trained, in evaluation mode. Raises KeyboardInterrupt after SIGINT and Terminated
+    after SIGTERM at any rank, once the step is finished and stored.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = ParallelModel(objective.module, objective.loss, layout, dtype, config.compiled)
     module = objective.module
+    model = model or ParallelModel(module, objective.loss, compiled=config.compiled)
     module.train()
     optimizer = Optimizers(
         module, config.optimizer == "muon", config.learning_rate, config.weight_decay, config.betas
@@ -189,7 +187,7 @@ def fit(
     loader = _loader(objective, config, model, position)
     step, elapsed_seconds, rewinds = position.step, position.elapsed_seconds, position.rewinds
     config.record.check()
-    meter = RunMeter(objective, config, out, step, dtype)
+    meter = RunMeter(objective, config, out, step, model.dtype)
     metrics, saved = _metrics(config, model, meter, out, step), time.perf_counter()
     watch, rewound, skipped = LossWatch(config.spike), dict[str, float](), 0
     profiler = StepProfiler(config.record.profiled(), out / "profile")

@@ -122,6 +122,11 @@ def _is_layer_matrix(name: str, p: nn.Parameter) -> bool:
     return p.ndim == 2 and "embed" not in name and "lm_head" not in name
 
 
+def moments(name: str, p: nn.Parameter, muon: bool) -> int:
+    """Return how many tensors as large as a parameter its optimizer keeps."""
+    return 1 if muon and _is_layer_matrix(name, p) else 2
+
+
 class Optimizers:
     """An Optimizers steps Muon and AdamW together, each on its kind of parameter."""
 

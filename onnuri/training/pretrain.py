@@ -13,7 +13,6 @@ model family: whether a class can be trained in packed rows is tried, not looked
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +37,19 @@ from onnuri.model.base import (
     save_base,
 )
 from onnuri.model.objective import RowObjective
-from onnuri.parallel import launch
+from onnuri.model.trial_copy import trial_copy
+from onnuri.model.written_weights import written_weights
+from onnuri.parallel import group, launch
 from onnuri.parallel.apply import check_divides, experts_of
+from onnuri.parallel.fill import give_memory
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import copy_weights
 from onnuri.planner.parallel import ParallelConfig
+from onnuri.training import state
+from onnuri.training.export import export
+from onnuri.training.load import Loader
 from onnuri.training.loop import TrainConfig, fit
+from onnuri.training.memory_check import check_host_memory, check_memory
 from onnuri.training.pretrain_config import PretrainConfig, TrainingData, read_data
 from onnuri.training.record_config import NO_RECORD, RecordConfig
 from onnuri.training.run_settings import RUN, check_same_run
@@ -84,58 +90,89 @@ def pretrain(
         layout = launch.layout(config.layout)
         BatchRamp(rows=config.rows).check(layout.dp if layout else 1)
         tokenizer = load_tokenizer(model)
-        _check_model(load_base(model, device="meta"), config, layout)
+        network = load_base(model, device="meta", dtype=torch.float32)
+        _check_model(network, config, layout)
         stores = open_stores(data, config.tokens, vocabulary_name(tokenizer))
-        settings = _check_run(model, config, stores, out)
-        network = _network(model, config.seed)
         _check_vocabulary(network, stores)
+        settings = _check_run(model, config, stores, out)
         with launch.first_rank_first("checks"):
+            if launch.is_first():
+                _check_packed_rows(model)
+        launch.join()
+        loop = train_config(config, stores, data.rows).replace(record=record)
+        objective = _objective(network, config, stores)
+        trainee = _load(model, objective, config, layout, out)
+        with group.failing_together():
             # only now: a run that never began must not stand in the way of the next
             if launch.is_first():
                 files.write_json(settings, out / RUN)
-        launch.join()
-        loop = train_config(config, stores, data.rows).replace(record=record)
-        _train(network, config, stores, loop, layout, out)
-        if launch.is_first():
-            restore_dtypes(network, model)
-            save_base(network, tokenizer, None, out / "model")
+        _print_summary(network, stores, loop, config)
+        say = _held_out_printer(stores.held_out, config)
+        trained = fit(objective, loop, out, "pretrain", trainee, lambda model: say(model, "before"))
+        say(trained, "after")
+        _write(trained, tokenizer, model, out / "model")
         launch.console().print(f"wrote {out / 'model'}: from_pretrained reads it", soft_wrap=True)
 
 
-def _train(
-    network: nn.Module,
-    config: PretrainConfig,
-    stores: Stores,
-    loop: TrainConfig,
-    layout: ParallelConfig | None,
-    out: Path,
-) -> None:
-    """Train a network, which in the first rank then has the trained weights; other ranks lose
-    them."""
+def _objective(network: nn.Module, config: PretrainConfig, stores: Stores) -> RowObjective:
+    """Return the objective of a network on the rows of all stages."""
     rows = {
         name: StoreRows(store, config.tokens, config.seed) for name, store in stores.sources.items()
     }
-    _print_summary(network, stores, loop, config)
+    return RowObjective(network, RowMixture(rows, stores.stages))
+
+
+def _load(
+    folder: Path,
+    objective: RowObjective,
+    config: PretrainConfig,
+    layout: ParallelConfig | None,
+    out: Path,
+) -> ParallelModel:
+    """Return an objective's model, which has no values as yet, spread over the ranks of a layout,
+    with the weights of a folder or random ones; a run that resumes reads its own later.
+
+    Raises ConfigError for a layout that does not fit the model, and for a model that does not fit
+    in memory, before anything is allocated.
+    """
     device, dtype, compiled = launch.computing(layout)
-    trainee = network
-    if layout or dtype:
-        trainee = copy.deepcopy(network).to(device)
-        if not launch.is_first():
-            network.to("meta")  # only the first rank writes the model
-    objective = RowObjective(trainee, RowMixture(rows, stores.stages))
-    say = _held_out_printer(stores.held_out, config)
-    trained = fit(
-        objective,
-        loop.replace(compiled=compiled),
-        out,
-        "pretrain",
-        layout,
-        dtype,
-        lambda model: say(model, "before"),
-    )
-    say(trained, "after")
-    if trainee is not network:
-        copy_weights(trainee, network)
+    network = objective.module
+    loader = Loader(folder, network, config.seed, resumes=state.latest(out) is not None)
+    model = ParallelModel(network, objective.loss, layout, dtype, compiled, device)
+    check_memory(str(folder), model, config.optimizer == "muon", device)
+    if loader.why_whole:
+        check_host_memory(loader.why_whole, model)
+        if group.ranks() > 1:
+            launch.console().print(
+                f"the first rank loads the whole model and sends it to the others: "
+                f"{loader.why_whole}",
+                soft_wrap=True,
+            )
+    give_memory(model.root, device)
+    loader.load(network, model.meshes)
+    return model
+
+
+def _write(model: ParallelModel, tokenizer: Any, base: Path, folder: Path) -> None:
+    """Write a trained model as a folder, by all ranks; each weight has the dtype that it has in the
+    folder `base` from which the model came. Every rank must call this.
+
+    Raises ConfigError if the folder cannot be written.
+    """
+    dtypes = {n: t.dtype for n, t in load_base(base, device="meta").state_dict().items()}
+    try:
+        written_weights(model.network, dtypes)
+    except ConfigError:  # transformers computes what it stores: by the first rank, from the whole
+        whole = load_base(base, device="meta", dtype=torch.float32)
+        if launch.is_first():
+            give_memory(whole, torch.device("cpu"))
+        copy_weights(model.network, whole)
+        with group.failing_together():
+            if launch.is_first():
+                restore_dtypes(whole, base)
+                save_base(whole, tokenizer, None, folder)
+        return
+    export(model.network, folder, model.meshes, dtype=dtypes, write_more=tokenizer.save_pretrained)
 
 
 def open_stores(data: TrainingData, tokens: int, ids_from: str) -> Stores:
@@ -220,11 +257,11 @@ def _check_run(model: Path, config: PretrainConfig, stores: Stores, out: Path) -
     return settings
 
 
-def _network(folder: Path, seed: int) -> nn.Module:
-    """Return the model of a folder in 32 bits on the CPU, with random weights if it has none.
-    Raises ConfigError for a class that cannot be trained in packed rows."""
-    torch.manual_seed(seed)
-    network = load_base(folder, weights=has_weights(folder), dtype=torch.float32)
+def _check_packed_rows(folder: Path) -> None:
+    """Raise ConfigError for a class that cannot be trained in packed rows."""
+    network = trial_copy(folder)
+    if network is None:
+        network = load_base(folder, weights=has_weights(folder), dtype=torch.float32)
     if not reads_packed_rows(network):
         raise ConfigError(
             f"{folder}",
@@ -232,7 +269,6 @@ def _network(folder: Path, seed: int) -> nn.Module:
             "(attention that is capped or has sinks, or a class of another build)",
             "give a class such as Llama, Mistral or Qwen",
         )
-    return network
 
 
 def _held_out_printer(

@@ -23,6 +23,7 @@ from onnuri import cli, files, recipes
 from onnuri.model.backbone import build_hf_model
 from onnuri.model.objective import RowObjective
 from onnuri.parallel import launch
+from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import copy_weights
 from onnuri.training import saver, state
 from onnuri.training.loop import TrainConfig, fit
@@ -131,7 +132,8 @@ def train(*_, **__):
             checkpoint_seconds=options["save_seconds"],
             log_every=5,
         )
-        fit(objective, config, out, layout=launch.layout(options["layout"]))
+        layout = launch.layout(options["layout"])
+        fit(objective, config, out, model=ParallelModel(trained, objective.loss, layout))
         whole = network(options)
         copy_weights(trained, whole)
         if launch.is_first():

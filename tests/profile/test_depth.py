@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from onnuri.model.backbone import build_hf_model
+from onnuri.model.layers import layers_of
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.profile import depth, dryrun
 from onnuri.profile.trace import Window
@@ -77,7 +78,7 @@ def test_few_layers_of_a_recipe_say_what_all_count(recipe):
 def test_layers_are_the_longest_list_of_a_network():
     short, long = (nn.ModuleList(nn.Linear(1, 1) for _ in range(n)) for n in (2, 5))
     for lists in ((short, long), (long, short)):
-        assert depth.layers_of(nn.ModuleDict({"a": lists[0], "b": lists[1]})) is long
+        assert layers_of(nn.ModuleDict({"a": lists[0], "b": lists[1]})) is long
 
 
 @given(

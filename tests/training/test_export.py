@@ -147,6 +147,22 @@ def test_one_process_writes_the_same_bytes_as_transformers(tmp_path, family):
     check_equal(tmp_path / "own", reference(network, tmp_path / "whole", torch.bfloat16, WHOLE))
 
 
+def test_each_weight_can_have_a_dtype_of_its_own(tmp_path):
+    more = {"n_routed_experts": 4, "moe_intermediate_size": 24, "num_experts_per_tok": 2}
+    config = AutoConfig.for_model("solar_open", **{**SMALL, **more})
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    assert set(dtypes.values()) == {
+        torch.bfloat16,
+        torch.float32,
+    }  # the class keeps routers' biases
+    wide = copy.deepcopy(network).float()
+    export(wide, tmp_path / "own", dtype=dtypes, block_bytes=5_000)
+    network.save_pretrained(tmp_path / "whole")
+    check_equal(tmp_path / "own", tmp_path / "whole")
+
+
 def test_a_rank_whose_disk_is_full_ends_all_and_leaves_the_folder_as_it_was(tmp_path):
     cases = {"full": {**QUICK["tied, fsdp, in files"], "gone": 1}}
     folder = tmp_path / "full"
@@ -191,6 +207,8 @@ def test_float16_refuses_a_weight_beyond_its_range(tmp_path):
     ):
         export(network, tmp_path / "own", dtype=torch.float16)
     assert not list(tmp_path.iterdir())
+    dtypes = dict.fromkeys(network.state_dict(), torch.float16)
+    export(network, tmp_path / "own", dtype={**dtypes, "lm_head.weight": torch.bfloat16})
 
 
 def test_a_class_whose_checkpoint_is_computed_is_refused(monkeypatch):

@@ -7,22 +7,24 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 import small_models
 import torch
-from processes import start_python
+from processes import ForkedProcess, start_python
 from small_models import written
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import onnuri
 from onnuri.cli import main
 from onnuri.data.document_store import DocumentStore, StoreRows, write_store
+from onnuri.errors import ConfigError
 from onnuri.model.base import load_base, reads_packed_rows
+from onnuri.training import memory_check, state
 from onnuri.training import pretrain as pretraining
-from onnuri.training import state
 from onnuri.training.loop import read_metrics
 from onnuri.training.pretrain_config import read_data
 
@@ -349,6 +351,113 @@ def test_a_folder_of_another_run_is_not_gone_on_with(tmp_path, capsys):
     flags += ["--learning-rate", "1e-2", "-o", tmp_path / "run"]
     told = refused(capsys, "train", "pretrain", base, "--data", other, *flags)
     assert "holds a run with another data; give another --out" in told
+
+
+MIXTURE = {"n_routed_experts": 4, "moe_intermediate_size": 24, "num_experts_per_tok": 2}
+"""of a Solar Open model, whose routers' biases stay in 32 bits"""
+
+
+def mixture(folder, **more):
+    return model(folder, family="solar_open", dtype="bfloat16", **{**MIXTURE, **more})
+
+
+def ranks_train(tmp_path, *arguments):
+    """Run `onnuri train pretrain ARGUMENTS` over two ranks, and return each one's exit status,
+    output and errors."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    started = []
+    for rank in range(2):
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        files = [tmp_path / f"{rank}.{name}" for name in ("out", "err")]
+        for file in files:
+            file.unlink(missing_ok=True)
+        process = ForkedProcess(
+            "onnuri",
+            *("train", "pretrain", *arguments),
+            log=files[0],
+            errors=files[1],
+            environment={name: str(value) for name, value in environment.items()},
+        )
+        started.append((process, files))
+    return [(p.wait(300), *(file.read_text() for file in files)) for p, files in started]
+
+
+@pytest.mark.parametrize(
+    "family, more, layout, why",
+    [
+        ("solar_open", MIXTURE, "dp=2,ep=2,ddp", "ep 2: does not divide the 1 ranks that share"),
+        ("phi3", {"resid_pdrop": 0.1}, "tp=2,ddp", "dropout 0.1 in model.layers.0.resid_attn_drop"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_one_line_and_leaves_nothing(
+    tmp_path, family, more, layout, why
+):
+    base = model(tmp_path / "base", weights=False, family=family, **more)
+    data = store(tmp_path / "train", base)
+    flags = [base, "--data", data, "--tokens", 48, "--rows", 4, "-o", tmp_path / "run"]
+    ended = ranks_train(tmp_path, *flags, "--layout", layout)
+    assert [status for status, _, _ in ended] == [2, 2]
+    told = "".join(out + err for _, out, err in ended)
+    assert told.startswith("onnuri: ") and told.count("\n") == 1 and why in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_ranks_train_a_mixture_further(tmp_path):
+    base = mixture(tmp_path / "base", tie_word_embeddings=True)
+    data = store(tmp_path / "train", base)
+    flags = [base, "--data", data, "--tokens", 48, "--rows", 4, "--steps", 3]
+    flags += ["--warmup-steps", 0, "--learning-rate", "1e-3", "-o"]
+    call("train", "pretrain", *flags, tmp_path / "one")
+    layout = "dp=2,ep=2,fsdp"
+    for status, _, errors in ranks_train(tmp_path, *flags, tmp_path / "two", "--layout", layout):
+        assert status == 0, errors
+    one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    assert [x["loss"] for x in two] == pytest.approx([x["loss"] for x in one], rel=1e-6, abs=0)
+    expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
+    before = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    assert {t.dtype for t in found.values()} == {torch.bfloat16, torch.float32}
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype == before[name].dtype
+        # a 16-bit weight may be rounded to its neighbour
+        torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-5)
+    assert sum(not torch.equal(found[n], t) for n, t in before.items()) > len(before) / 2
+
+
+def test_what_is_written_is_what_transformers_writes_of_the_whole(tmp_path, monkeypatch):
+    base = mixture(tmp_path / "base")
+    settings = {"eos_token_id": 1, "bos_token_id": 0, "max_new_tokens": 77}
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    data = store(tmp_path / "train", base)
+    train(base, data, tmp_path / "own", "--steps", 1)
+
+    def refuse(*_):
+        raise ConfigError("weight w", "is computed", "gather it")
+
+    monkeypatch.setattr(pretraining, "written_weights", refuse)  # as of a class that computes some
+    train(base, data, tmp_path / "whole", "--steps", 1)
+    own, whole = (
+        {p.name: p.read_bytes() for p in (tmp_path / name / "model").iterdir()}
+        for name in ("own", "whole")
+    )
+    assert own == whole and json.loads(own["generation_config.json"])["max_new_tokens"] == 77
+
+
+def test_a_model_that_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    base = model(tmp_path / "base")
+    data = store(tmp_path / "train", base)
+    flags = ["train", "pretrain", base, "--data", data, "--tokens", 48, "-o", tmp_path / "run"]
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: 500_000)
+    told = refused(capsys, *flags)
+    assert f"{base}: needs at least 0.0 GiB of memory per rank" in told
+    assert not (tmp_path / "run").exists()
+    path = base / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.undo()
+    assert "model.safetensors: cannot be read" in refused(capsys, *flags)
+    assert not (tmp_path / "run").exists()
 
 
 def doc_blocks(language):
