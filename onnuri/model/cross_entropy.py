@@ -19,6 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 ROWS = 1024
 """tokens per chunk: with fewer, products wait for the head's weights (an H200 does 206 FLOPs per
 byte, a B200 281, and the head's gradient is read and written once per chunk)"""
+CPU_ROWS = 256
+"""tokens per chunk on a CPU, whose caches then hold a chunk's logits: 8 to 14 % less time than with
+1,024 for 8,192 and 16,384 ids"""
 
 
 def cross_entropy(
@@ -26,7 +29,7 @@ def cross_entropy(
     head: Tensor,
     targets: Tensor,
     weights: Tensor,
-    rows: int = ROWS,
+    rows: int | None = None,
     *,
     soft: Tensor | None = None,
     losses: Tensor | None = None,
@@ -36,12 +39,15 @@ def cross_entropy(
 
     It is computed in 32 bits, or in 64 if `hidden` has 64, and can be differentiated once, in
     `hidden` and `head`. A token that does not count has weight 0 and any valid target. `rows` is
-    the number of tokens per chunk.
+    the number of tokens per chunk (None: as many as suit the device).
 
     `soft` [V, V]: row k is the target distribution over ids that replaces target k; a token's loss
     is then the Kullback–Leibler divergence of the softmax from it. `losses` [N] is filled with
     weight x loss of every token.
     """
+    # a trace on a CPU counts what a GPU would do
+    on_cpu = hidden.device.type == "cpu" and not isinstance(hidden, FakeTensor)
+    rows = rows or (CPU_ROWS if on_cpu else ROWS)
     loss: Tensor = _Chunked.apply(hidden, head, targets, weights, rows, soft, losses)
     return loss
 

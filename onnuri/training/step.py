@@ -29,17 +29,18 @@ def update_weights(module: nn.Module, optimizer: Optimizers, lr: float, clip: fl
     Gradients that are not finite change nothing: one bad batch must not cost the run.
     """
     norm = gradient_norm(module.parameters())
-    on_gpu = norm.device.type != "cpu" and not isinstance(norm, FakeTensor)
-    if on_gpu and optimizer.divides:
+    traced = isinstance(norm, FakeTensor)
+    # the kernel takes a divisor of 32 bits, which would round gradients of 64
+    if optimizer.divides and not traced and norm.dtype != torch.float64:
         # in the optimizer's own pass over the gradients, not in one before it
-        divisor = ((norm + EPSILON) / clip).clamp(min=1.0)
+        divisor = ((norm + EPSILON) / clip).clamp(min=1.0).float()
         optimizer.step(lr, skip=~torch.isfinite(norm), divisor=divisor)
         module.zero_grad(set_to_none=True)
         return norm
     clip_gradients(module.parameters(), norm, clip)
-    if isinstance(norm, FakeTensor):  # a trace has no values to look at
+    if traced:  # a trace has no values to look at
         optimizer.step(lr)
-    elif on_gpu:
+    elif norm.device.type != "cpu":
         optimizer.step(lr, skip=~torch.isfinite(norm))
     elif torch.isfinite(norm):
         optimizer.step(lr)

@@ -284,44 +284,55 @@ def test_micro_batches_of_uneven_weight_are_one_batch(tmp_path):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
 
 
-def test_clipping_in_the_optimizers_own_pass_is_clipping_before_it():
-    nets = []
-    for inside in (False, True):
-        net = small_net()
-        optimizer = Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9))
-        groups = [
-            {"params": g["params"], "weight_decay": g["weight_decay"]}
-            for g in optimizer.each[0].param_groups
-        ]
-        optimizer.each[0] = torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
-        for size in (3.0, 0.001):
-            for k, p in enumerate(net.parameters()):
-                p.grad = torch.full_like(p, size * (k + 1))
-            norm = step.gradient_norm(net.parameters())
-            if inside:
-                optimizer.step(1e-2, divisor=((norm + step.EPSILON) / 0.5).clamp(min=1.0))
-            else:
-                step.clip_gradients(net.parameters(), norm, 0.5)
-                optimizer.step(1e-2)
-        nets.append(net)
-    assert not Optimizers(small_net(), False, 1e-2, 0.3, (0.8, 0.9)).divides
-    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
-        torch.testing.assert_close(p, q)
+def unfused(optimizer):
+    """Put PyTorch's AdamW of many small operators in the place of the fused one."""
+    groups = [
+        {"params": g["params"], "weight_decay": g["weight_decay"]}
+        for g in optimizer.each[0].param_groups
+    ]
+    optimizer.each[0] = torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=False)
+    optimizer.fused = None
+    return optimizer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_update_is_that_of_pytorchs_clipping_and_unfused_adamw(dtype):
+    """The fused kernel divides in its own pass; its divisor has 32 bits, so gradients of 64 bits are
+    clipped before it."""
+    ours, theirs = small_net().to(dtype), small_net().to(dtype)
+    own = Optimizers(ours, False, 1e-2, 0.3, (0.8, 0.9))
+    other = unfused(Optimizers(theirs, False, 1e-2, 0.3, (0.8, 0.9)))
+    draw = torch.Generator().manual_seed(4)
+    for size in (3.0, 0.001, 0.7):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            p.grad = size * torch.randn(p.shape, generator=draw, dtype=torch.float64).to(dtype)
+            q.grad = p.grad.clone()
+        norm = update_weights(ours, own, 1e-2, 0.5)
+        expected = nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        other.step(1e-2)
+        torch.testing.assert_close(norm, expected)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12 if dtype is torch.float64 else 1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bad_gradient_changes_neither_weights_nor_moments(bad):
+    net = small_net()
+    optimizer = Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9))
+    take(net, net(torch.ones(2, 6)).square().sum(), optimizer, 1e-2, 1.0)
+    tensors = [*net.parameters(), *optimizer.state_tensors(net).values()]
+    before = [t.detach().clone() for t in tensors]
+    take(net, net(torch.ones(2, 6)).sum() * bad, optimizer, 1e-2, 1.0)
+    assert all(torch.equal(t, u) for t, u in zip(tensors, before, strict=True))
 
 
 @pytest.mark.parametrize("muon", [False, True])
 def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
     """What a GPU does with a gradient that is not finite: the kernels are told, nobody waits for
     the value."""
-    net = small_net()
+    net, plain = small_net(), small_net()
     optimizer = Optimizers(net, muon, 1e-2, 0.3, (0.8, 0.9))
-    groups = [
-        {"params": g["params"], "weight_decay": g["weight_decay"]}
-        for g in optimizer.each[0].param_groups
-    ]
-    optimizer.each[0] = torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True)
-    plain = small_net()
-    other = Optimizers(plain, muon, 1e-2, 0.3, (0.8, 0.9))
+    other = unfused(Optimizers(plain, muon, 1e-2, 0.3, (0.8, 0.9)))
     for value, skip in ((1.0, False), (math.nan, True), (2.0, False)):
         for module in (net, plain) if not skip else (net,):
             for p in module.parameters():
@@ -336,20 +347,11 @@ def test_an_update_that_is_skipped_without_a_look_changes_nothing(muon):
 
 
 def test_a_state_of_another_machine_goes_on_with_this_ones_kernels():
-    """A state that was written on a CPU says "not fused"; where updates are fused it is fused all
-    the same, and skips."""
+    """A state that says "not fused" goes on fused all the same, and skips."""
     net, there = small_net(), small_net()
-    written = Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9))
+    written = unfused(Optimizers(net, False, 1e-2, 0.3, (0.8, 0.9)))
     take(net, net(torch.ones(2, 6)).square().sum(), written, 1e-2, 1.0)
     optimizer = Optimizers(there, False, 1e-2, 0.3, (0.8, 0.9))
-    groups = [
-        {"params": g["params"], "weight_decay": g["weight_decay"]}
-        for g in optimizer.each[0].param_groups
-    ]
-    optimizer.fused, optimizer.each[0] = (
-        True,
-        torch.optim.AdamW(groups, lr=1e-2, betas=(0.8, 0.9), fused=True),
-    )
     for name, tensor in written.state_tensors(net).items():
         optimizer.state_tensors(there)[name].copy_(tensor)
     for p in there.parameters():
