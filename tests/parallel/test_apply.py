@@ -29,6 +29,7 @@ LAYOUTS = {
     "copies": ParallelConfig(dp=2, sharding="hsdp", shard=1, recompute="full"),
     "experts": ParallelConfig(dp=2, ep=2, recompute="selective"),
     "tensors": ParallelConfig(tp=2, sequence_parallel=False, recompute="none"),
+    "sequences": ParallelConfig(tp=2, recompute="none"),
 }
 
 
@@ -178,7 +179,7 @@ def test_a_dimension_is_one_that_ranks_divide_if_there_is_one(shape, ranks):
     "layout",
     [
         ParallelConfig(dp=2, pp=2),
-        ParallelConfig(tp=2),
+        ParallelConfig(cp=2),
         ParallelConfig(dp=2, precision="fp8"),
         ParallelConfig(dp=2, sharding="zero1"),
     ],
