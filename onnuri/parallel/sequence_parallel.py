@@ -17,7 +17,6 @@ fewer. It knows no family by name, and changes no weight: a state fits with it a
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -39,14 +38,15 @@ def plan_tokens(network: Any, plan: dict[str, str]) -> dict[str, str]:
     """Return a tensor-parallel plan (full names to styles) for tokens that are shared out: blocks'
     last products scatter their sums, and norms' gradients are summed over the ranks.
 
-    Raises ConfigError for a class with weights of which it is not known what tokens they see.
+    Raises ConfigError for a class whose layers this module does not know.
     """
     _register()
     styles = dict(plan)
-    for block, name in _blocks(network):
+    for name, block in _blocks(network).items():
         if _is_cut(block, name, plan):
-            styles |= {n: SCATTERED for n, style in _within(plan, name) if style == "rowwise"}
-    return styles | {name: SUMMED for name in _norms(network)}
+            inner = _within(plan, name).items()
+            styles |= {product: SCATTERED for product, style in inner if style == "rowwise"}
+    return styles | dict.fromkeys(_norms(network), SUMMED)
 
 
 def share_tokens(network: Any, mesh: DeviceMesh, plan: dict[str, str]) -> None:
@@ -55,8 +55,8 @@ def share_tokens(network: Any, mesh: DeviceMesh, plan: dict[str, str]) -> None:
     tokens = Tokens(mesh)
     network.model.layers[0].register_forward_pre_hook(tokens.enter)
     network.model.norm.register_forward_hook(tokens.leave)
-    for block, name in _blocks(network):
-        if SCATTERED in dict(_within(plan, name)).values():
+    for name, block in _blocks(network).items():
+        if SCATTERED in _within(plan, name).values():
             block.register_forward_pre_hook(tokens.before_cut, with_kwargs=True)
         else:
             block.register_forward_pre_hook(tokens.before_whole, with_kwargs=True)
@@ -84,10 +84,14 @@ class Tokens:
     def join(self, part: Tensor) -> DTensor:
         """Return whole hidden states of every rank's part. Their gradient is a part again: of
         partial sums where products are cut, else of equal gradients."""
-        shape = (part.shape[0], self.count, part.shape[2])
-        stride = torch.empty(shape, device="meta").stride()
+        rows, _, channels = part.shape
         sharded = DTensor.from_local(
-            part, self.mesh, [Shard(1)], run_check=False, shape=torch.Size(shape), stride=stride
+            part,
+            self.mesh,
+            [Shard(1)],
+            run_check=False,
+            shape=torch.Size((rows, self.count, channels)),  # ranks' parts may differ
+            stride=(self.count * channels, channels, 1),
         )
         return sharded.redistribute(placements=[Replicate()])
 
@@ -133,36 +137,44 @@ def _register() -> None:
     from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
     from transformers.distributed.tensor_parallel import RowwiseParallel
 
-    ALL_PARALLEL_STYLES.register(SCATTERED, RowwiseParallel(output_layouts=Shard(1)))
+    styles: Any = ALL_PARALLEL_STYLES
+    styles.register(SCATTERED, RowwiseParallel(output_layouts=Shard(1)))
 
 
-def _blocks(network: Any) -> Iterator[tuple[nn.Module, str]]:
-    """Yield every layer's blocks with their full names: its modules that have matrices."""
-    names = {module: name for name, module in network.named_modules()}
-    for layer in network.model.layers:
-        for child in layer.children():
-            if any(p.ndim > 1 for p in child.parameters()):
-                yield child, names[child]
+def _parts(network: Any) -> dict[str, nn.Module]:
+    """Return the modules of all layers that have weights, by their full names.
 
-
-def _norms(network: Any) -> Iterator[str]:
-    """Yield the full names of the modules that see a rank's tokens only: layers' modules that have
-    weights but no matrix, and the last norm.
-
-    Raises ConfigError for weights that a layer has itself, and without a last norm.
+    Raises ConfigError for weights that a layer has itself: nothing says what tokens they see.
     """
     names = {module: name for name, module in network.named_modules()}
-    last = getattr(network.model, "norm", None)
-    if last is None:
-        raise _unknown(network.model, "without a norm after its layers")
+    parts = {}
     for layer in network.model.layers:
         if own := [name for name, _ in layer.named_parameters(recurse=False)]:
             raise _unknown(layer, f"with {own[0]} of its own")
         for child in layer.children():
-            parameters = list(child.parameters())
-            if parameters and all(p.ndim == 1 for p in parameters):
-                yield from (names[m] for m in child.modules() if m._parameters)
-    yield names[last]
+            if any(True for _ in child.parameters()):
+                parts[names[child]] = child
+    return parts
+
+
+def _blocks(network: Any) -> dict[str, nn.Module]:
+    """Return attention and feed-forward of all layers, by their full names."""
+    return {name: part for name, part in _parts(network).items() if _has_matrix(part)}
+
+
+def _norms(network: Any) -> list[str]:
+    """Return the full names of the norms between blocks and of the last one, which see a rank's
+    tokens only. Raises ConfigError without a last norm."""
+    if not hasattr(network.model, "norm"):
+        raise _unknown(network.model, "without a norm after its layers")
+    norms = [part for part in _parts(network).values() if not _has_matrix(part)]
+    inner = {module for norm in (*norms, network.model.norm) for module in norm.modules()}
+    return [name for name, module in network.named_modules() if module in inner]
+
+
+def _has_matrix(part: nn.Module) -> bool:
+    """Return whether a module has weights of more than one dimension, as no norm has."""
+    return any(p.ndim > 1 for p in part.parameters())
 
 
 def _unknown(module: nn.Module, what: str) -> ConfigError:
@@ -174,18 +186,15 @@ def _unknown(module: nn.Module, what: str) -> ConfigError:
     )
 
 
-def _within(plan: dict[str, str], name: str) -> list[tuple[str, str]]:
-    """Return the entries of a plan for the modules and parameters of a module."""
-    return [entry for entry in plan.items() if entry[0].startswith(f"{name}.")]
+def _within(plan: dict[str, str], name: str) -> dict[str, str]:
+    """Return the entries of a plan for the modules and parameters within a module."""
+    return {inner: style for inner, style in plan.items() if inner.startswith(f"{name}.")}
 
 
 def _is_cut(block: nn.Module, name: str, plan: dict[str, str]) -> bool:
     """Return whether a plan cuts all products of a block, the last one alone along its rows."""
-    styles = dict(_within(plan, name))
-    if any(
-        styles.get(f"{name}.{parameter}") not in CUT_STYLES
-        for parameter, _ in block.named_parameters()
-    ):
+    styles = _within(plan, name)
+    if any(styles.get(f"{name}.{p}") not in CUT_STYLES for p, _ in block.named_parameters()):
         return False
-    modules = [name for name in styles if styles[name] == "rowwise" and f"{name}.weight" in styles]
-    return len(modules) == 1
+    modules = (f"{name}.{inner}" for inner, _ in block.named_modules())
+    return [styles.get(module) for module in modules].count("rowwise") == 1

@@ -241,18 +241,19 @@ _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
 
 def to_string(layout: ParallelConfig) -> str:
     """Return a layout as a user types it, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`; degrees of 1
-    are left out."""
+    are left out, and `sp=off` is said where tensor-parallel ranks compute whole sequences."""
     degrees = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
-    whole = ["sp=off"] if layout.tp > 1 and not layout.sequence_parallel else []
+    sequences = ["sp=off"] if layout.tp > 1 and not layout.sequence_parallel else []
     shard = f":{layout.shard}" if layout.shard else ""
     sharing = [f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision]
-    return ",".join([*degrees, *whole, *sharing])
+    return ",".join([*degrees, *sequences, *sharing])
 
 
 def parse(text: str, gpus: int) -> ParallelConfig:
     """Return the layout that a text such as `to_string`'s describes; without `dp`, it fills the
     GPUs. Raises ConfigError for what is not part of a layout."""
     fields: dict[str, Any] = {}
+    given: set[str] = set()
     if not text.strip():
         raise ConfigError(
             "--layout ''",
@@ -262,10 +263,11 @@ def parse(text: str, gpus: int) -> ParallelConfig:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         sharding, _, shard = part.partition(":")
-        if name in fields:
+        if name in given:
             raise ConfigError(
                 f"--layout {part!r}", Phrase("gives {} again", name), "leave one of them out"
             )
+        given.add(name)
         if name in _DEGREES and value.isdecimal():
             fields[name] = int(value)
         elif name == "sp" and value in ("on", "off"):
