@@ -1,5 +1,5 @@
-"""This module applies a planner's `ParallelConfig` to a model: tensor and expert parallelism,
-activation checkpointing, FSDP.
+"""This module applies a planner's `ParallelConfig` to a model: tensor, sequence and expert
+parallelism, activation checkpointing, FSDP.
 
 It knows no loss, no optimizer and no figures. PyTorch's `fully_shard` and the plans that
 transformers ships with every class do the work, on the meshes of `mesh.py`.
@@ -22,6 +22,7 @@ from onnuri.errors import ConfigError
 from onnuri.model import attention_dropout
 from onnuri.parallel.mesh import Meshes, build_meshes
 from onnuri.parallel.recompute import checkpoint_activations
+from onnuri.parallel.sequence_parallel import plan_tokens, share_tokens
 from onnuri.planner.parallel import ParallelConfig
 
 EXPERT_COUNTS = ("n_routed_experts", "num_experts", "num_local_experts")
@@ -70,7 +71,11 @@ def parallelize(
         # a tied weight would be cut under one of its names only: untie, cut both alike, tie again
         if tied:
             head.weight = nn.Parameter(table.weight.detach())
+        if layout.sequence_parallel:
+            tp_plan = plan_tokens(network, tp_plan)
         apply_tensor_parallelism(network, meshes.dense["tp"], tp_plan)
+        if layout.sequence_parallel:
+            share_tokens(network, meshes.dense["tp"], tp_plan)
         attention_dropout.tell_part(network, meshes.dense["tp"].get_local_rank())
         if tied:
             head.weight = table.weight

@@ -15,12 +15,11 @@ def parse_layout(
 ) -> ParallelConfig:
     """Return the layout that a text such as "dp=2,ep=2,fsdp" describes for some ranks.
 
-    The text says nothing of sequence parallelism, which Onnuri's trainer does not run. Raises
-    ConfigError, about `name` (--layout and the text), for a wrong text, for a layout of another
-    number of ranks, which `rule` and `repair` put into words, and for one that needs another
-    engine.
+    Raises ConfigError, about `name` (--layout and the text), for a wrong text, for a layout of
+    another number of ranks, which `rule` and `repair` put into words, and for one that needs
+    another engine.
     """
-    layout = parse(text, ranks).replace(sequence_parallel=False)
+    layout = parse(text, ranks)
     layout.check_degrees()
     name = name or f"--layout {text}"
     if layout.gpus != ranks:

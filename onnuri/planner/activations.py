@@ -177,13 +177,16 @@ def torch_eager_layer(
     """Return the bytes per token and rank that a layer of transformers keeps when its operators run
     one by one.
 
-    A norm keeps its input in 32 and 16 bits, and its output where a product takes it; a gated
-    feed-forward keeps gate, activation, up and their product. `h` is the hidden width, `imbalance`
-    what this rank's experts receive over the mean.
+    A norm keeps its input in 32 and 16 bits, and its output where a product takes it, with sequence
+    parallelism gathered; a gated feed-forward keeps gate, activation, up and their product. `h` is
+    the hidden width, `imbalance` what this rank's experts receive over the mean.
     """
     tp = layout.tp
+    split = tp if layout.sequence_parallel else 1  # parts of a sequence between blocks
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
-    input_bytes, norms = 2.0 * h, block.norms * behind + min(block.norms, 2) * 2.0 * h
+    within = int(block.norms == 3)  # A.X K1's third norm is a part of the mixture
+    input_bytes, norms = 2.0 * h / split, min(block.norms, 2) * 2.0 * h
+    norms += ((block.norms - within) / split + within) * behind
     saved_bytes, product_bytes, shared = (
         norms + 8 * block.mixer_width / tp,
         input_bytes + 8 * block.mixer_width / tp,

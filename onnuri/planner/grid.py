@@ -105,10 +105,10 @@ class Cell(NamedTuple):
         if d.own:
             shared = [s for s in divisors(dp)[::-1] if s * d.tp % d.ep == 0]
             return [_sharing(s, dp) for s in shared]
-        if dp == 1:
-            return [] if self._of_own(1) else [("ddp", None)]
         if self._of_own(dp):
-            return [("zero1", None)]
+            return [("zero1", None)] if dp * d.tp > 1 else []
+        if dp == 1:
+            return [("ddp", None)]
         return [*(_sharing(s, dp) for s in divisors(dp)[::-1] if s > 1), ("zero1", None)]
 
     def _of_own(self, dp: int) -> bool:
@@ -137,20 +137,20 @@ def degrees(
 ) -> Iterator[Degrees]:
     """Yield all degrees that divide the model and the sequence; with `here`, only those of Onnuri's
     trainer."""
-    heads = math.gcd(*(b.attention.heads for b in a.blocks if b.attention))
+    attention = [b.attention for b in a.blocks if b.attention]
+    heads = math.gcd(*(at.heads for at in attention))
+    # Onnuri's trainer cuts no key/value head, and no latent attention
+    own_heads = math.gcd(heads, *(at.kv_heads for at in attention if not at.kv_rank))
     experts = math.gcd(*(b.experts.routed for b in (*a.blocks, *a.mtp) if b.experts))
-    tensor = [
-        t
-        for t in _powers(1 if here else min(cluster.kind.domain, MAX_TENSOR_PARALLEL))
-        if heads % t == 0
-    ]
+    most = min(cluster.kind.domain, MAX_TENSOR_PARALLEL)
+    tensor = [t for t in _powers(most) if (own_heads if here else heads) % t == 0]
     context = _powers(1 if here else MAX_CONTEXT_PARALLEL)
     for tp, cp, ep, precision in itertools.product(
         tensor, context, divisors(experts) if experts else (1,), precisions
     ):
         if tokens % (tp * cp):
             continue
-        if tp == cp == 1 and precision == "bf16":
+        if cp == 1 and own_heads % tp == 0 and precision == "bf16":
             yield Degrees(tp, cp, ep, precision, True)
         if not here:
             yield Degrees(tp, cp, ep, precision, False)

@@ -282,7 +282,9 @@ class _BackwardWalk:
         their gradient and the logits' in 32 bits (`ForCausalLMLoss`).
         """
         a, group = self.job.architecture, self.groups[-1]
-        state_bytes = a.hidden * self.tokens * 10.0
+        # the last norm's input, in 32 and 16 bits, is a part of the sequence
+        split = self.layout.tp if self.layout.sequence_parallel else 1
+        state_bytes = a.hidden * self.tokens * (4.0 + 6.0 / split)
         if self.layout.tp > 1:
             logits, backward_bytes = a.vocabulary * 12.0 * self.tokens, 0.0
         else:

@@ -41,7 +41,7 @@ class EngineProfile(Config):
     precisions: tuple[Precision, ...] = get_args(Precision)
     """that it runs"""
     model_parallel: bool = True
-    """whether it runs pipelines, context and sequence parallelism"""
+    """whether it runs pipelines and context parallelism"""
     sharded_pipelines: bool = False
     """whether it runs full sharding beside pipelines or sequence parallelism"""
 
@@ -84,7 +84,8 @@ ONNURI = EngineProfile(
     transformers=True,
     shardings=("ddp", "fsdp", "hsdp"),
     precisions=("bf16",),
-    model_parallel=False,  # the plans that transformers ships reduce whole sequences
+    model_parallel=False,
+    sharded_pipelines=True,  # that is, sequence parallelism
     kernels="torch",
     graphs=0.0,
     loss_bytes=46.0,  # `model/cross_entropy.py`
@@ -143,9 +144,9 @@ class ParallelConfig(Config):
             return self.precision
         if self.sharding not in engine.shardings:
             return self.sharding
+        if (self.pp > 1 or self.cp > 1) and not engine.model_parallel:
+            return "pipelines or context parallelism"
         split = self.pp > 1 or (self.tp > 1 and self.sequence_parallel)
-        if (split or self.cp > 1) and not engine.model_parallel:
-            return "pipelines, context or sequence parallelism"
         if split and self.sharded and not engine.sharded_pipelines:
             return f"{self.sharding} beside pipelines or sequence parallelism"
         return None
@@ -240,18 +241,19 @@ _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
 
 def to_string(layout: ParallelConfig) -> str:
     """Return a layout as a user types it, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`; degrees of 1
-    are left out."""
+    are left out, and `sp=off` is said where tensor-parallel ranks compute whole sequences."""
     degrees = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
+    sequences = ["sp=off"] if layout.tp > 1 and not layout.sequence_parallel else []
     shard = f":{layout.shard}" if layout.shard else ""
-    return ",".join(
-        [*degrees, f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision]
-    )
+    sharing = [f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision]
+    return ",".join([*degrees, *sequences, *sharing])
 
 
 def parse(text: str, gpus: int) -> ParallelConfig:
     """Return the layout that a text such as `to_string`'s describes; without `dp`, it fills the
     GPUs. Raises ConfigError for what is not part of a layout."""
     fields: dict[str, Any] = {}
+    given: set[str] = set()
     if not text.strip():
         raise ConfigError(
             "--layout ''",
@@ -261,12 +263,15 @@ def parse(text: str, gpus: int) -> ParallelConfig:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = part.partition("=")
         sharding, _, shard = part.partition(":")
-        if name in fields:
+        if name in given:
             raise ConfigError(
                 f"--layout {part!r}", Phrase("gives {} again", name), "leave one of them out"
             )
+        given.add(name)
         if name in _DEGREES and value.isdecimal():
             fields[name] = int(value)
+        elif name == "sp" and value in ("on", "off"):
+            fields["sequence_parallel"] = value == "on"
         elif name == "recompute" and value in get_args(Recompute):
             fields[name] = value
         elif part in get_args(Precision):

@@ -139,10 +139,7 @@ def plan(
     notes = [
         *stage_layouts.batch_notes(zip(recipe.stages, stages)),
         *(
-            [
-                *stage_layouts.changed_layout_notes(work.recipe, jobs, chosen_layout),
-                *stage_layouts.whole_sequence_notes(work.recipe.architecture, chosen_layout),
-            ]
+            stage_layouts.changed_layout_notes(work.recipe, jobs, chosen_layout)
             if chosen_layout
             else []
         ),

@@ -188,18 +188,6 @@ def requested_layout(
     return layout
 
 
-def whole_sequence_notes(a: Architecture, layout: ParallelConfig) -> list[str]:
-    """Return a note if Onnuri's trainer runs a layout that a user has typed, with every tensor-
-    parallel rank computing whole sequences: typed for a run, such a layout means that."""
-    kv_heads = [b.attention.kv_heads for b in a.blocks if b.attention and not b.attention.kv_rank]
-    divides = all(heads % layout.tp == 0 for heads in kv_heads)
-    here = layout.replace(sequence_parallel=False).other_engine is None
-    if not layout.other_engine or not here or not divides:
-        return []
-    sentence = "tp {} is planned with sequence parallelism; onnuri train runs it without, not timed"
-    return [Phrase(sentence, layout.tp)]
-
-
 def uneven_notes(layers: int, layouts: Iterable[ParallelConfig]) -> list[str]:
     """Return notes on what an engine needs for pipelines whose stages do not divide the layers."""
     stages = sorted({(x.pp, x.other_engine or "") for x in layouts if layers % x.pp})

@@ -106,26 +106,30 @@ def _tensor(job: Job, h: StageContents) -> list[Collective]:
 
     With sequence parallelism a sum is a scatter and a gather, and in the backward pass inputs are
     gathered again for the weights' gradients (Megatron-LM, arXiv 2205.05198). By the plans of
-    transformers 5.23 every rank holds whole hidden states; experts' outputs (in 32 bits, their
-    gradients in 16) and logits are gathered.
+    transformers 5.23 experts' outputs (in 32 bits, their gradients in 16) and logits are gathered.
     """
     a, layout, plans = job.architecture, job.layout, job.profile.transformers
-    cut = regathered = expert_gathers = 0.0
-    for b, count in h.blocks if plans else h.blocks + h.mtp:
-        sums = _layer_sums(job, b)
-        cut += count * sum(sums)
-        regathered += count * len(sums)
-        if b.experts and layout.ep > 1:
-            expert_gathers += count * (2 * (1 + (layout.recompute != "none")) + 1)
-    cut, regathered = cut + h.first + h.last, regathered + h.last  # embedding and head
     size = 2.0 * a.hidden * job.pass_tokens
-    calls: list[tuple[str, Kind, float, float]] = [("tensor", "all_reduce", size, cut)]
-    if layout.sequence_parallel:
-        calls = [
-            ("tensor, gather", "all_gather", size, cut + regathered),
-            ("tensor, scatter", "reduce_scatter", size, cut),
-        ]
+    if plans and layout.sequence_parallel:
+        calls = _own_sequence_parallel(job, h, size)
+    else:
+        cut = regathered = 0.0
+        for b, count in h.blocks if plans else h.blocks + h.mtp:
+            sums = _layer_sums(job, b)
+            cut += count * sum(sums)
+            regathered += count * len(sums)
+        cut, regathered = cut + h.first + h.last, regathered + h.last  # embedding and head
+        calls = [("tensor", "all_reduce", size, cut)]
+        if layout.sequence_parallel:
+            calls = [
+                ("tensor, gather", "all_gather", size, cut + regathered),
+                ("tensor, scatter", "reduce_scatter", size, cut),
+            ]
     if plans:
+        expert_gathers = 0.0
+        for b, count in h.blocks:
+            if b.experts and layout.ep > 1:
+                expert_gathers += count * (2 * (1 + (layout.recompute != "none")) + 1)
         calls += [
             ("experts' tokens", "all_gather", size, expert_gathers),
             ("logits", "all_gather", 2.0 * a.vocabulary * job.pass_tokens, 1.0),
@@ -133,6 +137,35 @@ def _tensor(job: Job, h: StageContents) -> list[Collective]:
     return [
         Collective(name, kind, "tp", layout.tp, call_bytes, job.micro_batches * times)
         for name, kind, call_bytes, times in calls
+    ]
+
+
+def _own_sequence_parallel(
+    job: Job, h: StageContents, size: float
+) -> list[tuple[str, Kind, float, float]]:
+    """Return what Onnuri's trainer sends with sequence parallelism, as (name, kind, bytes, calls
+    per micro-batch); `size` is the bytes of hidden states (`parallel/sequence_parallel.py`).
+
+    A block whose products are cut gathers its input and the gradient of its output, and scatters
+    its output and the gradient of its input. Latent attention and mixtures gather both, and shared
+    experts that are cut beside the former sum whole sequences. Recomputation gathers again, and
+    scatters again but for what is added last. Each norm's gradient is summed on its own.
+    """
+    again = job.layout.recompute != "none"
+    gathers, scatters, sums, norms = 0.0, 0.0, 0.0, 0.0
+    for b, count in h.blocks:
+        behind = again and b.norms > 2  # a norm behind the feed-forward needs its output
+        latent = bool(b.attention and b.attention.kv_rank)
+        gathers += count * (2 + again) * (bool(b.attention) + bool(b.mlp or b.experts))
+        scatters += count * (2 + again) * bool(b.attention and not latent)
+        scatters += count * (2 + behind) * bool(b.mlp)
+        sums += count * (3 + behind) * bool(latent and b.experts and b.experts.shared)
+        norms += count * b.norms
+    return [
+        ("tensor, gather", "all_gather", size, gathers + h.first + h.last),
+        ("tensor, scatter", "reduce_scatter", size, scatters),
+        ("tensor", "all_reduce", size, sums + h.first + h.last),  # embedding and head
+        ("norms' gradients", "all_reduce", 2.0 * job.architecture.hidden, norms + h.last),
     ]
 
 

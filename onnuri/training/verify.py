@@ -183,21 +183,26 @@ def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
         plain.replace(recompute="full"),
     ]
     if half > 1:
-        found += [
-            plain.replace(sharding="hsdp", shard=half),
-            plain.replace(dp=half, tp=2),
-            plain.replace(dp=half, tp=2, sharding="ddp", recompute="full"),
-            plain.replace(dp=half, tp=2, recompute="selective"),
-        ]
-    found.append(plain.replace(dp=1, tp=world_size))
+        found.append(plain.replace(sharding="hsdp", shard=half))
+    for sequence_parallel in (False, True):
+        tensors = plain.replace(sequence_parallel=sequence_parallel, dp=half, tp=2)
+        if half > 1:
+            found += [
+                tensors,
+                tensors.replace(sharding="ddp", recompute="full"),
+                tensors.replace(recompute="selective"),
+            ]
+        if half > 1 and sequence_parallel:
+            found.append(tensors.replace(sharding="hsdp", shard=half // 2))
+        found.append(tensors.replace(dp=1, tp=world_size))
+        if half > 1 and has_experts:
+            found += [tensors.replace(ep=2), tensors.replace(ep=world_size, recompute="full")]
     if has_experts:
         found += [plain.replace(ep=world_size), plain.replace(ep=world_size, recompute="full")]
         if half > 1:
             found += [
                 plain.replace(ep=2, recompute="selective"),
                 plain.replace(ep=2, sharding="hsdp", shard=half),
-                plain.replace(dp=half, tp=2, ep=2),
-                plain.replace(dp=half, tp=2, ep=world_size, recompute="full"),
             ]
     return found
 

@@ -13,7 +13,7 @@ from torch.distributed.fsdp._fully_shard import _fsdp_collectives as collectives
 from onnuri.data.loader import RowLoader
 from onnuri.model import attention, balance
 from onnuri.model.balance import Balance
-from onnuri.parallel import apply, model
+from onnuri.parallel import apply, model, sequence_parallel
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.recipes.verify import _model_of
 from onnuri.training import loop, step, verify
@@ -23,6 +23,7 @@ FSDP = ParallelConfig(dp=2, sequence_parallel=False, recompute="none")
 COPIES = FSDP.replace(sharding="hsdp", shard=1)
 RECOMPUTED = FSDP.replace(recompute="full")
 EXPERTS = FSDP.replace(ep=2)
+SEQUENCES = FSDP.replace(dp=1, tp=2, sequence_parallel=True)
 
 
 def after(owner, name, then):
@@ -133,6 +134,11 @@ def decay_on_norms():
     after(Optimizers, "__init__", decay)
 
 
+def norms_of_own_tokens():
+    """Norms keep the gradients of a rank's own tokens."""
+    sequence_parallel.SUMMED = "replicate"
+
+
 def torch_2_11():
     """No fault: experts are sharded as with a torch that has no ShardPlacementResult."""
     apply._placement_result = lambda: None
@@ -162,6 +168,7 @@ FAULTS = {
     "stale_weights_of_one_layer": (stale_weights_of_one_layer, "laptop", FSDP),
     "dropped_micro_batch": (dropped_micro_batch, "laptop", FSDP),
     "decay_on_norms": (decay_on_norms, "laptop", FSDP),
+    "norms_of_own_tokens": (norms_of_own_tokens, "laptop", SEQUENCES),
 }
 """what plants each fault, and the model and layout that show it"""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import ForkedProcess
@@ -29,6 +30,7 @@ LAYOUTS = {
     "copies": ParallelConfig(dp=2, sharding="hsdp", shard=1, recompute="full"),
     "experts": ParallelConfig(dp=2, ep=2, recompute="selective"),
     "tensors": ParallelConfig(tp=2, sequence_parallel=False, recompute="none"),
+    "sequences": ParallelConfig(tp=2, recompute="none"),
 }
 
 
@@ -71,6 +73,16 @@ TWIN |= {
     f"{name}, weighed": {**TWIN["fsdp, learned"], "layout": LAYOUTS[name].to_json(), "packed": True}
     for name in ("fsdp", "copies")
 }
+STREAMS = {
+    f"{recipe} {name}, streams": {
+        "family": find(recipe).family,
+        "values": {**nano(recipe).values, **SMALL},
+        "layout": LAYOUTS[name].to_json(),
+        "streams": True,
+    }
+    for recipe in ("axk1", "hyperclovax_omni")
+    for name in ("tensors", "sequences")
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +95,23 @@ def measured(request, tmp_path_factory):
     }
     return run(
         tmp_path_factory.mktemp("ranks"),
-        {name: case for name, case in TWIN.items() if name in asked},
+        {name: case for name, case in (TWIN | STREAMS).items() if name in asked},
     )
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_between_blocks_a_rank_has_its_tokens_and_computes_what_one_does(measured, name):
+    """Of 23 tokens the first of two ranks has twelve: in every layer's output and every norm but
+    those within a block."""
+    alone = two_ranks.between_blocks(STREAMS[name])
+    shared = "sequences" in name
+    for found, own in zip(measured, (12, 11), strict=True):
+        for key in ("trained", "read"):
+            difference = torch.tensor(found[name][key]) - torch.tensor(alone[key])
+            assert difference.abs().max() < 1e-6  # norms are computed in 32 bits
+        for module, tokens in found[name]["tokens"].items():
+            part = own if shared and "mlp" not in module and "self_attn" not in module else 23
+            assert tokens == [part, part]
 
 
 def check_learned(case, found, close=1e-6):
@@ -180,7 +207,7 @@ def test_a_dimension_is_one_that_ranks_divide_if_there_is_one(shape, ranks):
     "layout",
     [
         ParallelConfig(dp=2, pp=2),
-        ParallelConfig(tp=2),
+        ParallelConfig(cp=2),
         ParallelConfig(dp=2, precision="fp8"),
         ParallelConfig(dp=2, sharding="zero1"),
     ],

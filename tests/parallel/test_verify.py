@@ -27,6 +27,7 @@ EXPECTED = {
     "stale_weights_of_one_layer": "weights at the end",
     "dropped_micro_batch": "loss of the first step",
     "decay_on_norms": "weights at the end",
+    "norms_of_own_tokens": "norm.weight differs",
 }
 QUICK = ("clipping_by_rank",)
 RIGHT = ("none", "muon", "muon_copies", "torch_2_11")
@@ -67,6 +68,7 @@ def test_layouts_take_the_ranks_and_are_each_another(world_size, has_experts):
     assert {layout.sharding for layout in layouts} >= {"ddp", "fsdp"}
     assert {layout.recompute for layout in layouts} == {"none", "selective", "full"}
     assert has_experts == any(layout.ep > 1 for layout in layouts)
+    assert {layout.sequence_parallel for layout in layouts if layout.tp > 1} == {True, False}
 
 
 def test_a_figure_beyond_its_tolerance_or_no_number_fails():

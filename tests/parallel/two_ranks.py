@@ -2,8 +2,8 @@
 each measured.
 
 A case is a family's values, a layout and how tokens reach experts. With "learn" measured are, in 32
-bits, loss over all ranks and norm of all gradients of two steps, and the weights after them; else
-every collective of a step in 16 bits.
+bits, loss over all ranks and norm of all gradients of two steps, and the weights after them; with
+"streams" what stands between the blocks; else every collective of a step in 16 bits.
 """
 
 from __future__ import annotations
@@ -95,7 +95,37 @@ def packed(case, layout, rank):
     return weighed_steps(case, lambda step: [2 * step + rank], layout)
 
 
+ROW = 23
+"""tokens that two ranks do not share evenly"""
+
+
+def between_blocks(case, layout=None):
+    """The tokens of every layer's and norm's input and output on this rank, and the logits, with
+    gradients and without."""
+    network = built(case).double()
+    network.config._experts_implementation = "eager"
+    if layout:
+        parallelize(network, layout, dtype=None)
+    tokens = {}
+
+    def note(name):
+        return lambda _, inputs, output: tokens.update(
+            {name: [inputs[0].shape[1], output.shape[1]]}
+        )
+
+    for name, module in network.model.named_modules():
+        if name.rpartition(".")[2].isdecimal() or name.endswith("layernorm"):
+            module.register_forward_hook(note(name))
+    ids = batch(slice(0, 1))[:, :ROW]
+    trained = network(input_ids=ids, use_cache=False).logits
+    with torch.no_grad():
+        read = network(input_ids=ids, use_cache=False).logits
+    return {"tokens": tokens, "trained": trained.tolist(), "read": read.tolist()}
+
+
 def measure(case, rank):
+    if case.get("streams"):
+        return between_blocks(case, ParallelConfig.from_json(case["layout"]))
     if case.get("packed"):
         return packed(case, ParallelConfig.from_json(case["layout"]), rank)
     return (learned if case["learn"] else counted)(

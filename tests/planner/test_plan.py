@@ -204,19 +204,20 @@ def test_other_gpus_keep_the_batch_as_near_as_they_can():
     ("layout", "runs_here"),
     [
         ("dp=256,tp=2,ep=8,fsdp", True),
-        ("dp=512,ep=8,fsdp", False),  # runs as it is planned: nothing to add
+        ("dp=256,tp=2,sp=off,ep=8,fsdp", True),
+        ("dp=512,ep=8,fsdp", True),
         ("dp=256,pp=2,ep=8,zero1", False),
         ("dp=256,tp=2,ep=8,zero1", False),
     ],
 )
-def test_a_typed_layout_that_runs_over_whole_sequences_is_noted(layout, runs_here):
+def test_a_typed_layout_is_planned_as_the_trainer_runs_it(layout, runs_here):
     """What the trainer's own reader of layouts runs, the planner says runs; and no other."""
     from onnuri.parallel.layout import parse_layout
 
-    notes = onnuri.plan("vaetki", layout=layout).notes
-    assert any("sequence parallelism" in note for note in notes) == runs_here
+    planned = onnuri.plan("vaetki", layout=layout)
+    assert (planned.engine is None) == runs_here
     if runs_here:
-        assert parse_layout(layout, 512).other_engine is None
+        assert parse_layout(layout, 512) == planned.layout
 
 
 def test_one_prediction_takes_less_than_50_ms():

@@ -17,6 +17,8 @@ from onnuri.planner.moe_imbalance import real_step
 from onnuri.planner.timing import Timer
 
 GROUPED = Attention(heads=32, kv_heads=8, head_dim=128)
+FEW = Attention(heads=32, kv_heads=4, head_dim=128)
+"""fewer key/value heads than the largest tensor parallelism, which Onnuri's trainer does not cut"""
 DENSE = Architecture(
     name="dense",
     vocabulary=128_256,
@@ -28,9 +30,7 @@ SPARSE = Architecture(
     vocabulary=128_256,
     hidden=4096,
     blocks=(
-        Block(
-            count=24, attention=GROUPED, experts=Experts(routed=64, topk=8, width=1408, shared=1)
-        ),
+        Block(count=24, attention=FEW, experts=Experts(routed=64, topk=8, width=1408, shared=1)),
     ),
 )
 ODD = Architecture(
@@ -55,7 +55,7 @@ def every(a, cluster, batch, here=False):
     sequences, layers = batch // 4096, a.layers
     for tp, cp, pp in itertools.product((1, 2, 4, 8), (1, 2, 4, 8, 16), range(1, layers + 1)):
         odd = layers % pp and (pp & (pp - 1) or -(-layers // pp) * (pp - 1) >= layers)
-        if cluster.gpus % (tp * cp * pp) or odd or (here and (tp, cp, pp) != (1, 1, 1)):
+        if cluster.gpus % (tp * cp * pp) or odd or (here and (cp, pp) != (1, 1)):
             continue
         dp = cluster.gpus // (tp * cp * pp)
         shardings = [
@@ -65,6 +65,7 @@ def every(a, cluster, batch, here=False):
             *(("hsdp", s) for s in range(2, dp) if dp % s == 0),
         ]
         routed = [b.experts.routed for b in a.blocks if b.experts]
+        cuts_a_head = any(b.attention.kv_heads % tp for b in a.blocks)
         eps = [
             e
             for e in range(1, dp * cp + 1)
@@ -92,10 +93,13 @@ def every(a, cluster, batch, here=False):
             ):
                 continue
             own = layout.other_engine is None
-            if (dp == 1) != (sharding == "ddp") and not (own and sharding == "ddp"):
-                # `zero1` holds less than `ddp` and sends as much; Onnuri's trainer has no `zero1`
+            # `zero1` holds less than `ddp` and sends as much; Onnuri's trainer has no `zero1`, and
+            # where it runs the same degrees `zero1` stands for another engine
+            if sharding == "zero1" and dp == 1 and (tp == 1 or cp * pp > 1):
                 continue
-            if (here and not own) or (own and layout.shards % ep):
+            if (dp == 1) != (sharding == "ddp") and not own and sharding != "zero1":
+                continue
+            if (here and not own) or (own and (layout.shards * tp % ep or cuts_a_head)):
                 continue
             yield Job(
                 architecture=a, layout=layout, cluster=cluster, tokens=4096, batch_tokens=batch

@@ -1,6 +1,8 @@
 """The dry run against PyTorch's own memory tracker, the planner's formulas, and what every rank
 holds."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,8 +18,9 @@ from onnuri.parallel.mesh import local_sizes
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import memory
-from onnuri.planner.parallel import ParallelConfig
+from onnuri.planner.parallel import ParallelConfig, parse
 from onnuri.planner.stock import architecture
+from onnuri.planner.traffic import collectives
 from onnuri.profile import dryrun
 from onnuri.profile.plan_vs_trace import pairs
 from onnuri.profile.trace import Trace
@@ -182,6 +185,52 @@ def test_the_planner_foretells_the_loss_of_a_large_vocabulary(layout):
     )
     assert planned.peak_activations == pytest.approx(found.activation_bytes, rel=0.02)
     assert planned.allocated == pytest.approx(found.peak_bytes, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text"),
+    [
+        ("hyperclovax_omni", "dp=1,tp=2,fsdp,recompute=none"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("hyperclovax_omni", "dp=2,tp=2,ddp,recompute=full"),
+                ("vaetki", "dp=2,tp=2,ep=2,fsdp,recompute=full"),
+                ("axk1", "dp=2,tp=2,ep=2,fsdp,recompute=none"),
+                ("k_exaone", "dp=2,tp=2,ep=4,fsdp,recompute=none"),
+                ("solar_open", "dp=2,tp=2,ep=2,hsdp:1,recompute=full"),
+            )
+        ),
+    ],
+)
+def test_the_planner_foretells_sequence_parallelism(recipe, text):
+    """The bytes of each of the tensor ranks' collectives, those of a few bytes left out, and what is
+    kept, which is less than where each rank has whole sequences."""
+    tokens, (family, values) = 512, twin(recipe, hidden_size=192, num_key_value_heads=4)
+    layout = parse(text, 0)
+    found, whole = (
+        dryrun.trace(lambda: build_hf_model(family, values), "", each, tokens=tokens)
+        for each in (layout, layout.replace(sequence_parallel=False))
+    )
+    job = Job(
+        architecture=architecture("", family, values),
+        layout=layout,
+        cluster=Cluster(gpu="B200", gpus=layout.gpus),
+        tokens=tokens,
+        batch_tokens=tokens * layout.dp,
+    )
+    state_bytes = 2 * 192 * tokens
+    sent, planned = Counter(), Counter()
+    for c in found.collectives:
+        sent[c.name] += c.bytes * c.calls * (c.group == "tp" and c.bytes >= state_bytes)
+    for c in collectives(job):
+        planned[c.kind] += c.total * (c.axis == "tp" and c.bytes >= state_bytes)
+    assert dict(+planned) == pytest.approx(dict(+sent), rel=1e-9)
+    assert memory(job).peak_activations == pytest.approx(found.activation_bytes, rel=0.05)
+    assert found.peak_bytes < whole.peak_bytes
+    # of a layer that is recomputed its input, of another more; all but the first one's is a part
+    fewer = (1 - 1 / layout.tp) * (values["num_hidden_layers"] - 1) * state_bytes
+    assert found.saved_bytes < whole.saved_bytes - fewer
 
 
 @pytest.mark.parametrize(("recompute", "rows"), [("none", 4), ("full", 1)])
