@@ -27,6 +27,8 @@ EXPECTED = {
     "stale_weights_of_one_layer": "weights at the end",
     "dropped_micro_batch": "loss of the first step",
     "decay_on_norms": "weights at the end",
+    "stale_piece_in_export": "exported model",
+    "wrong_mask_in_packed_rows": "loss of the first step",
 }
 QUICK = ("clipping_by_rank",)
 RIGHT = ("none", "muon", "muon_copies", "torch_2_11")
@@ -72,7 +74,7 @@ def test_layouts_take_the_ranks_and_are_each_another(world_size, has_experts):
 def test_a_figure_beyond_its_tolerance_or_no_number_fails():
     right = Difference(layout="a")
     assert not right.failures(Tolerances())
-    for field in ("first_loss", "last_loss", "norm", "gradient", "weights", "resumed"):
+    for field in ("first_loss", "last_loss", "norm", "gradient", "weights", "resumed", "exported"):
         for value in (1e-3, float("nan"), float("inf")):
             assert len(right.replace(**{field: value}).failures(Tolerances())) == 1
     assert right.replace(routing=1).failures(Tolerances())
