@@ -171,9 +171,11 @@ class LayoutTable(Config):
         return sum(bool(each.refused) for model in self.models for each in model.differences)
 
     def failures(self) -> list[str]:
-        """Return what is wrong over all cells, a line each; a plan's layout that is refused is
-        wrong too."""
+        """Return what is wrong over all cells, a line each; that a plan's layout is refused, or
+        every layout, is wrong too."""
         wrong = [line for model in self.models for line in model.failures()]
+        if self.refused == self.cells:
+            wrong.append("no layout was compared")
         rows = {plan.row: plan.recipe for plan in self.plans if plan.row}
         for model in self.models:
             for each in model.differences:
@@ -184,30 +186,35 @@ class LayoutTable(Config):
 
     def texts(self) -> list[list[str]]:
         """Return the table's texts, row by row, the layout first."""
-        found = [{each.layout: each for each in model.differences} for model in self.models]
         return [
-            [layout.removesuffix(",bf16"), *(self._text(column.get(layout)) for column in found)]
+            [layout.removesuffix(",bf16"), *(self._text(model, layout) for model in self.models)]
             for layout in self.layouts
         ]
 
-    def _text(self, difference: Difference | None) -> str:
+    def _text(self, model: Verification, layout: str) -> str:
         """Return the text of a cell: the largest relative difference, or why there is none."""
+        difference = next((each for each in model.differences if each.layout == layout), None)
         if difference is None:
             return "–"
         if difference.refused:
             return f"refused {self.refusals.index(difference.refused) + 1}"
-        return "ended" if difference.crashed else f"{difference.largest:.0e}"
+        if difference.crashed:
+            return "ended"
+        wrong = "wrong " if difference.failures(model.allowed) else ""
+        return f"{wrong}{difference.largest:.0e}"
 
 
 def rows_for(ranks: int) -> tuple[list[ParallelConfig], tuple[PlannedLayout, ...]]:
     """Return the layouts of the table over some ranks, and those of the five recipes' plans, of
     which the layouts hold every one that Onnuri's trainer runs."""
     layouts, plans = layouts_for(ranks, has_experts=True), []
+    known = set(map(to_string, layouts))
     for name in recipes.NAMES:
         plan = recipes.find(name).layout
         row = None if plan.other_engine else scaled(plan, ranks)
-        if row and row not in layouts:
+        if row and to_string(row) not in known:
             layouts.append(row)
+            known.add(to_string(row))
         plans.append(
             PlannedLayout(
                 recipe=name,

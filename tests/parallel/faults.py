@@ -194,9 +194,7 @@ def main(name, file):
     plant()
     build, outline = _model_of(recipe)
     config = verify.VerifyConfig(**SETTINGS)
-    found = verify.verify(
-        recipe, build, outline, config, [layout], unpacked=name in UNPACKED
-    )
+    found = verify.verify(recipe, build, outline, config, [layout], unpacked=name in UNPACKED)
     Path(file).write_text("\n".join(found.failures()))
 
 

@@ -10,8 +10,9 @@ from onnuri import recipes
 from onnuri.cli import main
 from onnuri.parallel.apply import check_divides, experts_of
 from onnuri.planner.parallel import ParallelConfig, parse, to_string
+from onnuri.recipes import layout_table
 from onnuri.recipes.layout_table import COLUMNS, LayoutTable, PlannedLayout, rows_for, scaled
-from onnuri.training.verify import Difference, Tolerances, Verification, layouts_for
+from onnuri.training.verify import Difference, Tolerances, Verification, _routers, layouts_for
 from onnuri.training.verify_config import VerifyConfig
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "layout_table.json"
@@ -77,28 +78,42 @@ def test_columns_have_the_property_that_they_are_named_after():
     assert [column.name for column in COLUMNS if column.unpacked] == ["packed"]
 
 
+def test_choices_are_recorded_of_routers_of_any_spelling():
+    outlines = {column.name: column.outline() for column in COLUMNS}
+    found = {name: len(_routers(outline)) for name, outline in outlines.items()}
+    # DeepSeek's is a TopkRouter, Qwen's a TopKRouter
+    assert {name: n for name, n in found.items() if n} == {"MLA": 1, "mixture": 2}
+
+
 def test_cells_say_the_largest_difference_or_why_there_is_none():
     whole = table(
-        (Difference(layout="a,bf16", norm=3e-14, exported=2e-13), Difference(layout="b,bf16")),
+        (
+            Difference(layout="a,bf16", norm=3e-14, exported=2e-13),
+            Difference(layout="b,bf16", norm=0.1),
+        ),
         (Difference(layout="a,bf16", refused="x"), Difference(layout="c", crashed="y")),
         (Difference(layout="c", refused="z"), Difference(layout="b,bf16", refused="x")),
     )
     assert whole.texts() == [
         ["a", "2e-13", "refused 1", "–"],
-        ["b", "0e+00", "–", "refused 1"],
+        ["b", "wrong 1e-01", "–", "refused 1"],
         ["c", "–", "ended", "refused 2"],
     ]
     assert (whole.cells, whole.refused, whole.refusals) == (6, 3, ["x", "z"])
-    assert whole.failures() == ["m1, c: ended with an error: y"]
+    assert whole.failures() == [
+        "m0, b,bf16: gradient norm differs by 1.0e-01 (allowed 1e-11)",
+        "m1, c: ended with an error: y",
+    ]
 
 
 def test_a_refused_layout_of_a_plan_is_wrong():
     plan = PlannedLayout(recipe="axk1", plan="dp=8", row="a")
-    refused = (Difference(layout="a", refused="x"),)
+    refused = (Difference(layout="a", refused="x"), Difference(layout="b"))
     assert not table(refused).failures()
     assert table(refused, plans=(plan,)).failures() == [
         "m0, a: refused, and the plan of axk1 needs it"
     ]
+    assert table(refused[:1]).failures() == ["no layout was compared"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +140,31 @@ def test_the_committed_table_is_right_and_refuses_at_most_a_tenth():
     assert stored.plans == rows_for(4)[1]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("norm, status", [(1e-15, None), (1e-3, 1)])
+def test_the_command_prints_writes_and_fails_where_a_cell_differs(
+    tmp_path, capsys, monkeypatch, norm, status
+):
+    def verify(name, build, outline, config, layouts, report, unpacked):
+        each = tuple(Difference(layout=to_string(layout), norm=norm) for layout in layouts)
+        report(each[0])
+        return Verification(name=name, differences=each, packing=0.0, allowed=Tolerances())
+
+    monkeypatch.setattr(layout_table, "verify", verify)
+    arguments = ["--layouts", "dp=4,fsdp", "--layouts", "dp=4,ep=2", "-o", str(tmp_path / "t.json")]
+    if status:
+        with pytest.raises(SystemExit) as stop:
+            main(["verify-table", *arguments])
+        assert stop.value.code == status
+    else:
+        main(["verify-table", *arguments])
+    said = capsys.readouterr().out
+    assert f"{norm:.0e}" in said and "8 cells, 0 refused" in said
+    assert ("differs by 1.0e-03" in said) == (status == 1)
+    stored = LayoutTable.load(tmp_path / "t.json")
+    assert stored.config.steps == 6 and stored.cells == 8 and not stored.plans
+
+
+@pytest.mark.long
 def test_the_command_verifies_columns_and_writes_them(tmp_path):
     out = tmp_path / "table.json"
     command = ("-m", "onnuri", "verify-table", "--steps", "2", "-o", out)
