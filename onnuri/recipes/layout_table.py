@@ -26,7 +26,7 @@ from onnuri.model.base import load_base
 from onnuri.parallel.apply import experts_of
 from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.recipes.verify import print_difference, typed_layouts
-from onnuri.training.verify import Difference, Verification, layouts_for, verify
+from onnuri.training.verify import Verification, layouts_for, verify
 from onnuri.training.verify_config import VerifyConfig
 
 SHAPE = {
