@@ -23,6 +23,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import re
+import shutil
 import tempfile
 import time
 import traceback
@@ -403,12 +404,15 @@ def _measure(job: _Job, layout: ParallelConfig, previous: Path, path: Path) -> N
 
 @torch.no_grad()
 def _exported_difference(job: _Job, weights: dict[str, Tensor], folder: Path) -> float:
-    """Return how far the logits of an exported folder are from those of the gathered weights."""
+    """Return how far the logits of an exported folder, which is then removed, are from those of the
+    gathered weights."""
     network = job.network()
     for name, tensor in named_state(network):
         tensor.copy_(weights[name])
     row = RandomRows(job.vocabulary, job.config.tokens).row(0)
-    return _difference(logits_of_folder(folder, row), logits_of_training(network, row))
+    exported = logits_of_folder(folder, row)
+    shutil.rmtree(folder)
+    return _difference(exported, logits_of_training(network, row))
 
 
 def _relative(value: float, expected: float) -> float:

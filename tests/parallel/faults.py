@@ -163,7 +163,7 @@ def muon():
 
 STALE = "layers.1.mlp.down_proj"
 SETTINGS = {"world_size": 2, "steps": 4, "rows": 4}
-UNPACKED = ("wrong_mask_in_packed_rows",)
+UNPACKED = ("wrong_mask_in_packing",)
 """faults that are shown by a reference that reads sequences one by one"""
 
 FAULTS = {
@@ -184,7 +184,6 @@ FAULTS = {
     "dropped_micro_batch": (dropped_micro_batch, "laptop", FSDP),
     "decay_on_norms": (decay_on_norms, "laptop", FSDP),
     "stale_piece_in_export": (stale_piece_in_export, "laptop", FSDP),
-    "wrong_mask_in_packed_rows": (wrong_mask_in_packing, "laptop", FSDP),
 }
 """what plants each fault, and the model and layout that show it"""
 
