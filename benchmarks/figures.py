@@ -15,6 +15,7 @@ from typing import Any
 from onnuri import recipes
 from onnuri.modality import MEDIA
 from onnuri.profile import run_forecast
+from onnuri.recipes.layout_table import COLUMNS, LayoutTable
 from onnuri.toyworld.oracles import quality, report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -533,6 +534,29 @@ def forecasts() -> str | None:
     return table(["twin: forecast (80 % range) → outcome", *shown], rows) if rows else None
 
 
+def layout_table() -> str | None:
+    path = RESULTS / "layout_table.json"
+    if not path.exists():
+        return None
+    found = LayoutTable.load(path)
+    models = {column.name: column for column in COLUMNS}
+    about = [f"{m.name} ({models[m.name].family}): {models[m.name].about}" for m in found.models]
+    plans = [
+        f"`{plan.plan}` of {plan.recipe} is "
+        + (f"`{plan.row}`" if plan.row else f"{plan.engine}'s")
+        for plan in found.plans
+    ]
+    reasons = [f"{number}: {text}" for number, text in enumerate(found.refusals, 1)]
+    lines = [
+        table(["layout", *models], found.texts()),
+        f"{found.cells} cells, {found.refused} refused"
+        + (f" ({'; '.join(reasons)})" if reasons else "")
+        + f"; {found.seconds / 60:.0f} minutes ({found.machine}). Columns: {'; '.join(about)}.",
+        f"Layouts of the recipes' plans here: {'; '.join(plans)}.",
+    ]
+    return "\n\n".join(lines)
+
+
 def dryrun() -> str | None:
     """Traces of a step at full size."""
     found = read("dryrun")
@@ -590,6 +614,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "forecasts": forecasts,
     "twins": twins,
     "dryrun": dryrun,
+    "layout-table": layout_table,
 }
 
 

@@ -418,6 +418,27 @@ class Verify:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyTable:
+    """Verify every kind of layout on small models, one per property of an architecture (grouped
+    heads, latent attention, windows, experts, tied embeddings, packed rows), and print one table:
+    the largest relative difference from one process per cell, or why a layout is refused. Exit
+    status 1 means that a cell trains something else."""
+
+    settings: tyro.conf.OmitArgPrefixes[VerifyConfig] = VerifyConfig(steps=6)
+    layouts: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """a layout such as dp=2,tp=2,fsdp,recompute=full; give it again for more; all kinds without"""
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """file for the figures, as JSON"""
+
+    def run(self) -> None:
+        """Run the comparisons and print them."""
+        from onnuri.recipes import layout_table
+
+        if not layout_table.run(self.settings, self.layouts, self.out):
+            raise SystemExit(1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Launch:
     """Write the file with which a cluster's scheduler trains a recipe over many GPUs: `onnuri
     launch axk1 --target slurm --gpus 64 -o axk1.sbatch`, then `sbatch axk1.sbatch`."""
@@ -965,6 +986,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Watch, tyro.conf.subcommand("watch")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[VerifyTable, tyro.conf.subcommand("verify-table")]
     | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
@@ -987,6 +1009,7 @@ def parse(
     | Launch
     | Doctor
     | Verify
+    | VerifyTable
     | Evaluate
     | PlanCommand
 ):

@@ -5,7 +5,7 @@ and prints how far every layout's training is from one process's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from onnuri.files import check_place, write_json
 from onnuri.model.backbone import BackboneConfig, build_hf_model
 from onnuri.model.base import load_base
 from onnuri.parallel.layout import parse_layout
+from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.verify import Build, Difference, Verification, VerifyConfig, verify
 from onnuri.training.verify_device import MODES, DeviceDifference, verify_on_device
 
@@ -38,16 +39,7 @@ def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: P
     """
     check_place(out)
     config.check()
-    chosen = [
-        parse_layout(
-            text,
-            config.world_size,
-            f"--layouts {text}",
-            "takes {} ranks, and --world-size is {}",
-            "let both be the same",
-        )
-        for text in layouts
-    ]
+    chosen = typed_layouts(layouts, config.world_size)
     console = Console(highlight=False, soft_wrap=True)
     names = [what] if what else [LAPTOP, *recipes.NAMES]
     verifications = []
@@ -55,7 +47,12 @@ def run(what: str | None, config: VerifyConfig, layouts: tuple[str, ...], out: P
         build, outline = _model_of(name)
         console.print(f"[bold]{name}[/] over {config.world_size} ranks, {config.steps} steps")
         verification = verify(
-            name, build, outline, config, chosen or None, functools.partial(_print, console)
+            name,
+            build,
+            outline,
+            config,
+            chosen or None,
+            functools.partial(print_difference, console),
         )
         console.print(f"  packed rows against sequences one by one: {verification.packing:.1e}")
         verifications.append(verification)
@@ -137,7 +134,22 @@ def _save(verifications: list[Verification], config: VerifyConfig, out: Path) ->
     )
 
 
-def _print(console: Console, difference: Difference) -> None:
+def typed_layouts(texts: Sequence[str], ranks: int) -> list[ParallelConfig]:
+    """Return the layouts that a user typed after --layouts. Raises ConfigError for a wrong one, and
+    for one of other ranks."""
+    return [
+        parse_layout(
+            text,
+            ranks,
+            f"--layouts {text}",
+            "takes {} ranks, and --world-size is {}",
+            "let both be the same",
+        )
+        for text in texts
+    ]
+
+
+def print_difference(console: Console, difference: Difference) -> None:
     """Print a layout's line."""
     name = f"  {difference.layout:<42}"
     if difference.refused or difference.crashed:
@@ -149,6 +161,7 @@ def _print(console: Console, difference: Difference) -> None:
         "gradients": difference.gradient,
         "weights": difference.weights,
         "resumed": difference.resumed,
+        "exported": difference.exported,
     }
     text = "  ".join(f"{key} {value:.0e}" for key, value in figures.items())
     console.print(f"{name} {text}  routing {difference.routing}  {difference.seconds:.0f} s")

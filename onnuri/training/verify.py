@@ -5,10 +5,11 @@ rounding.
 One process takes some training steps of a small model; then as many gloo processes as a layout has
 ranks take the same ones in every layout, with the code that trains (`loop.train_step`). Compared
 are the loss of every step, the norm and every tensor of the gradients of the first one, gathered
-whole, what the routers chose, and the weights at the end. In the middle of its run each layout's
-state is stored, and the next layout goes on from it, so that every state is read by another layout.
-The reference itself is checked: a packed row gives the loss and the gradients of its sequences one
-by one.
+whole, what the routers chose, the weights at the end, and the logits that plain transformers
+computes from the folder which all ranks export. In the middle of its run each layout's state is
+stored, and the next layout goes on from it, so that every state is read by another layout. The
+reference itself is checked: a packed row gives the loss and the gradients of its sequences one by
+one.
 
 It knows no recipe: whoever calls it builds the model.
 """
@@ -22,10 +23,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import re
+import shutil
 import tempfile
 import time
 import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,15 +45,18 @@ from onnuri.data.pack import PackedRow
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.model.backbone import embedding
 from onnuri.model.balance import in_backward
+from onnuri.model.loss import LossParts
 from onnuri.model.objective import RowObjective, row_loss
 from onnuri.parallel.apply import experts_of
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import gather, named_state
 from onnuri.planner.parallel import ParallelConfig, to_string
 from onnuri.training import state
+from onnuri.training.export import export
 from onnuri.training.loop import TrainConfig, mean_of, train_step
 from onnuri.training.optim import Optimizers
 from onnuri.training.verify_config import VerifyConfig
+from onnuri.training.verify_export import logits_of_folder, logits_of_training
 
 Build = Callable[[], nn.Module]
 """function that returns the model with its first weights, the same on every call and rank"""
@@ -67,6 +73,8 @@ class Tolerances(Config):
     weights: float = 1e-9
     """of a tensor after all steps. AdamW's first updates are the gradient's sign, so rounding shows
     where a gradient is nearly zero"""
+    exported: float = 1e-11
+    """of the logits; the export is written in 64 bits, so only the order of sums may differ"""
 
 
 MIXTURE = Tolerances(last_loss=1e-9)
@@ -93,9 +101,18 @@ class Difference(Config):
     weights: float = 0.0
     resumed: float = 0.0
     """of the last loss, where the run goes on in this layout from another layout's state"""
+    exported: float = 0.0
+    """of the logits of the exported folder in plain transformers, from those that one process
+    computes as in training with the gathered weights"""
     recomputed: bool = True
     """whether layers ran again in the backward pass exactly where the layout says so"""
     seconds: float = 0.0
+
+    @property
+    def largest(self) -> float:
+        """Return the largest of all relative differences."""
+        losses = (self.first_loss, self.last_loss, self.resumed)
+        return max(*losses, self.norm, self.gradient, self.weights, self.exported)
 
     def failures(self, allowed: Tolerances) -> list[str]:
         """Return what is wrong, in words; an empty list where the layout trains rightly."""
@@ -110,6 +127,7 @@ class Difference(Config):
             f"gradient of {self.gradient_name}": (self.gradient, allowed.gradient),
             "weights at the end": (self.weights, allowed.weights),
             "last loss after a resume": (self.resumed, allowed.last_loss),
+            "exported model": (self.exported, allowed.exported),
             "choices of experts": (float(self.routing), 0.0),
         }
         wrong = [
@@ -214,19 +232,22 @@ def verify(
     config: VerifyConfig,
     layouts: Sequence[ParallelConfig] | None = None,
     report: Callable[[Difference], None] | None = None,
+    unpacked: bool = False,
 ) -> Verification:
     """Return how far each layout's run of a model is from that of one process.
 
     `build` runs in every process; they are forked from this one, which computes nothing itself.
     `outline` is the model on the meta device, made here, so that its classes are imported once.
-    `report` is called with each layout's difference as soon as it is known.
+    `report` is called with each layout's difference as soon as it is known. With `unpacked` the one
+    process reads each row's sequences one by one, while layouts read packed rows; only for models
+    without experts, whose balance is counted per row.
     """
     has_experts = experts_of(outline.config) > 0
     vocabulary = len(embedding(outline))
-    chosen = list(layouts or layouts_for(config.world_size, has_experts))
+    chosen = layouts_for(config.world_size, has_experts) if layouts is None else layouts
     differences: list[Difference] = []
     with tempfile.TemporaryDirectory() as folder:
-        job = _Job(Path(folder), build, vocabulary, config)
+        job = _Job(Path(folder), build, vocabulary, config, unpacked)
         if error := _run_ranks(1, _reference, job):
             raise ConfigError(
                 name, f"does not train in one process ({error})", "see `onnuri train`"
@@ -256,6 +277,8 @@ class _Job(NamedTuple):
     build: Build
     vocabulary: int
     config: VerifyConfig
+    unpacked: bool
+    """whether the one process reads sequences one by one"""
 
     def network(self) -> nn.Module:
         """Return the model with its first weights, in 64 bits."""
@@ -324,6 +347,8 @@ def _rank(
         _keep_double()
         # gathering a weight that two axes cut along one dimension is slow, and is warned of
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+        # nothing writes in place into what an embedding returns
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         if count > 1:
             dist.init_process_group(
                 "gloo", init_method=f"file://{store}", rank=rank, world_size=count
@@ -350,7 +375,8 @@ def _measure(job: _Job, layout: ParallelConfig, previous: Path, path: Path) -> N
     try:
         run = _Run(job, layout)
     except OnnuriError as error:
-        _write(Difference(layout=to_string(layout), refused=str(error)), path)
+        if dist.get_rank() == 0:
+            Difference(layout=to_string(layout), refused=str(error)).save(path)
         return
     run.train(job.state_of(layout))
     resumed = _Run(job, layout)
@@ -358,8 +384,12 @@ def _measure(job: _Job, layout: ParallelConfig, previous: Path, path: Path) -> N
     results = run.results()
     gradients = _differences(results["gradients"], reference["gradients"])
     worst = max(gradients, key=lambda name: gradients[name])
+    folder = path.with_suffix(".model")
+    export(run.objective.module, folder, run.model.meshes, dtype=torch.float64)
     wrong_choices = torch.tensor(run.wrong_choices(reference["choices"]))
     dist.all_reduce(wrong_choices)
+    if dist.get_rank():
+        return
     expected_calls = 1 if layout.recompute == "none" else 2
     difference = Difference(
         layout=to_string(layout),
@@ -371,15 +401,23 @@ def _measure(job: _Job, layout: ParallelConfig, previous: Path, path: Path) -> N
         routing=int(wrong_choices),
         weights=max(_differences(results["weights"], reference["weights"]).values()),
         resumed=_relative(resumed.losses[-1], reference["losses"][-1]),
+        exported=_exported_difference(job, results["weights"], folder),
         recomputed=run.layer_calls == expected_calls * len(run.first_rows),
     )
-    _write(difference, path)
+    difference.save(path)
 
 
-def _write(difference: Difference, path: Path) -> None:
-    """Write a difference once, by the first rank."""
-    if dist.get_rank() == 0:
-        difference.save(path)
+@torch.no_grad()
+def _exported_difference(job: _Job, weights: dict[str, Tensor], folder: Path) -> float:
+    """Return how far the logits of an exported folder, which is then removed, are from those of the
+    gathered weights."""
+    network = job.network()
+    for name, tensor in named_state(network):
+        tensor.copy_(weights[name])
+    row = RandomRows(job.vocabulary, job.config.tokens).row(0)
+    exported = logits_of_folder(folder, row)
+    shutil.rmtree(folder)
+    return _difference(exported, logits_of_training(network, row))
 
 
 def _relative(value: float, expected: float) -> float:
@@ -417,7 +455,8 @@ class _Run:
         self.job, self.config = job, job.config
         network = job.network()
         rows = RandomRows(job.vocabulary, job.config.tokens)
-        self.objective = RowObjective(network, rows)
+        unpacked = job.unpacked and layout is None
+        self.objective = (_Unpacked if unpacked else RowObjective)(network, rows)
         self.model = ParallelModel(network, self.objective.loss, layout)
         network.train()
         self.optimizer = _RecordingOptimizers(network, job.config)
@@ -475,7 +514,7 @@ class _Run:
             return
         network: Any = self.objective.module
         hooks = []
-        for number, router in enumerate(self.objective.balance.routers):
+        for number, router in enumerate(_routers(network)):
             hooks.append(router.register_forward_hook(self._record_choices(step, rows, number)))
         if step == 0:
             self.first_rows = rows
@@ -520,6 +559,21 @@ class _Run:
             "weights": {n: gather(t).clone() for n, t in named_state(self.objective.module)},
             "choices": self.choices,
         }
+
+
+def _routers(network: nn.Module) -> list[nn.Module]:
+    """Return the routers of a model by their class's name, those too that nothing balances; there
+    may be none."""
+    return [m for m in network.modules() if type(m).__name__.lower().endswith("topkrouter")]
+
+
+class _Unpacked(RowObjective):
+    """The objective of one process that reads a row's sequences one by one."""
+
+    def parts(self, batch: PackedRow) -> LossParts:
+        """Return a row's next-token loss, summed over its sequences."""
+        losses = [row_loss(self.module, sequence).sum for sequence in sequences(batch)]
+        return LossParts(torch.stack(losses).sum(), batch.weight)
 
 
 def _keep_double() -> None:

@@ -13,7 +13,8 @@ from torch.distributed.fsdp._fully_shard import _fsdp_collectives as collectives
 from onnuri.data.loader import RowLoader
 from onnuri.model import attention, balance
 from onnuri.model.balance import Balance
-from onnuri.parallel import apply, model, sequence_parallel
+from onnuri.parallel import apply, model, sequence_parallel, whole
+from onnuri.parallel.pieces import Shards
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.recipes.verify import _model_of
 from onnuri.training import loop, step, verify
@@ -139,6 +140,23 @@ def norms_of_own_tokens():
     sequence_parallel.SUMMED = "replicate"
 
 
+def stale_piece_in_export():
+    """Rank 1 exports its shard of one weight as it was before training."""
+    before = {}
+
+    def remember(_, own, *rest):
+        shards = Shards(dict(whole.named_state(own.network)), own.meshes)
+        before.update({name: original(shards, name).clone() for name in shards._tensors})
+
+    original = Shards.local
+    after(model.ParallelModel, "__init__", remember)
+    after(
+        Shards,
+        "local",
+        lambda now, own, name: before[name] if dist.get_rank() and STALE in name else now,
+    )
+
+
 def torch_2_11():
     """No fault: experts are sharded as with a torch that has no ShardPlacementResult."""
     apply._placement_result = lambda: None
@@ -149,7 +167,10 @@ def muon():
     SETTINGS["optimizer"] = "muon"
 
 
+STALE = "layers.1.mlp.down_proj"
 SETTINGS = {"world_size": 2, "steps": 4, "rows": 4}
+UNPACKED = ("wrong_mask_in_packing",)
+"""faults that are shown by a reference that reads sequences one by one"""
 
 FAULTS = {
     "none": (lambda: None, "axk1", EXPERTS),
@@ -169,6 +190,7 @@ FAULTS = {
     "dropped_micro_batch": (dropped_micro_batch, "laptop", FSDP),
     "decay_on_norms": (decay_on_norms, "laptop", FSDP),
     "norms_of_own_tokens": (norms_of_own_tokens, "laptop", SEQUENCES),
+    "stale_piece_in_export": (stale_piece_in_export, "laptop", FSDP),
 }
 """what plants each fault, and the model and layout that show it"""
 
@@ -178,7 +200,7 @@ def main(name, file):
     plant()
     build, outline = _model_of(recipe)
     config = verify.VerifyConfig(**SETTINGS)
-    found = verify.verify(recipe, build, outline, config, [layout])
+    found = verify.verify(recipe, build, outline, config, [layout], unpacked=name in UNPACKED)
     Path(file).write_text("\n".join(found.failures()))
 
 
