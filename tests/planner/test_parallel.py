@@ -22,6 +22,7 @@ degree = st.integers(1, 64)
         ParallelConfig,
         dp=degree,
         tp=degree,
+        sequence_parallel=st.booleans(),
         cp=degree,
         pp=degree,
         ep=degree,
@@ -33,11 +34,20 @@ degree = st.integers(1, 64)
     )
 )
 def test_what_is_spelled_is_parsed(layout):
+    if layout.tp == 1:  # one rank shares no sequence
+        layout = layout.replace(sequence_parallel=True)
     assert parse(to_string(layout) + ("" if layout.dp > 1 else ",dp=1"), 4096) == layout
 
 
 def test_shards_and_missing_degrees():
     assert parse("hsdp:64,tp=2", 1024) == ParallelConfig(dp=512, tp=2, sharding="hsdp", shard=64)
+
+
+def test_tensor_ranks_share_the_tokens_unless_that_is_off():
+    assert parse("tp=2", 4).sequence_parallel and parse("tp=2,sp=on", 4) == parse("tp=2", 4)
+    assert not parse("tp=2,sp=off", 4).sequence_parallel
+    with pytest.raises(ConfigError, match="gives sp again"):
+        parse("tp=2,sp=off,sp=on", 4)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,8 @@ def test_shards_and_missing_degrees():
         "hsdp:0",
         "ddp:8",
         "hsdp:",
+        "sp",
+        "sp=2",
     ],
 )
 def test_what_is_no_layout(text):
