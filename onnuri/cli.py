@@ -424,7 +424,7 @@ class VerifyTable:
     the largest relative difference from one process per cell, or why a layout is refused. Exit
     status 1 means that a cell trains something else."""
 
-    settings: tyro.conf.OmitArgPrefixes[VerifyConfig] = VerifyConfig(steps=6)
+    settings: tyro.conf.OmitArgPrefixes[VerifyConfig] = VerifyConfig(steps=4)
     layouts: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """a layout such as dp=2,tp=2,fsdp,recompute=full; give it again for more; all kinds without"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None

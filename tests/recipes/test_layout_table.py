@@ -161,7 +161,7 @@ def test_the_command_prints_writes_and_fails_where_a_cell_differs(
     assert f"{norm:.0e}" in said and "8 cells, 0 refused" in said
     assert ("differs by 1.0e-03" in said) == (status == 1)
     stored = LayoutTable.load(tmp_path / "t.json")
-    assert stored.config.steps == 6 and stored.cells == 8 and not stored.plans
+    assert stored.config.steps == 4 and stored.cells == 8 and not stored.plans
 
 
 @pytest.mark.long
