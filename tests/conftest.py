@@ -1,4 +1,5 @@
-"""One thread a test process (two run side by side), and the shipped codecs and model, loaded once.
+"""One thread a test process (two run side by side), no time limit of an example, and the shipped
+codecs and model, loaded once.
 
 Imports torch where tests run only: pytest's own process, when it runs tests in others, would take
 seconds for nothing.
@@ -6,7 +7,12 @@ seconds for nothing.
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# how long an example takes says more of the machine than of the code
+hypothesis.settings.register_profile("onnuri", deadline=None)
+hypothesis.settings.load_profile("onnuri")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -28,8 +28,8 @@ NOISE = 0.1
 
 @torch.no_grad()
 def trial_copy(folder: Path) -> nn.Module | None:
-    """Return a small copy of a folder's model with random weights, in 32 bits on the CPU; None for a
-    class of which no such copy computes."""
+    """Return a small copy of a folder's model with random weights, in 32 bits on the CPU; None for
+    a class of which no such copy computes."""
     try:
         outline = _narrow(folder)
         kinds = _kinds(outline)

@@ -169,8 +169,8 @@ def _check_others(path: Path, names: Iterable[str], network: Any) -> None:
 
 
 def _fill_from_file(shards: Shards, path: Path, weights: Mapping[str, WrittenWeight]) -> None:
-    """Set this rank's elements of the weights that a file holds. Raises WeightsError if it cannot be
-    read."""
+    """Set this rank's elements of the weights that a file holds. Raises WeightsError if it cannot
+    be read."""
     for names in _groups(weights):
         with _reading(path) as file:
             for name in names:
