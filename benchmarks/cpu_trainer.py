@@ -96,10 +96,7 @@ def main() -> None:
     )
     losses: list[float] = []
     trainer = InOrder(
-        network,
-        settings,
-        train_dataset=Rows(folder),
-        callbacks=[Waits(Turns(door), losses)],
+        network, settings, train_dataset=Rows(folder), callbacks=[Waits(Turns(door), losses)]
     )
     trainer.losses = losses
     trainer.train()

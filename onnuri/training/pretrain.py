@@ -39,7 +39,7 @@ from onnuri.model.base import (
 )
 from onnuri.model.objective import RowObjective
 from onnuri.parallel import launch
-from onnuri.parallel.apply import check_divides, experts_of
+from onnuri.parallel.apply import check_compiles, check_divides, experts_of
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import copy_weights
 from onnuri.planner.parallel import ParallelConfig
@@ -49,7 +49,7 @@ from onnuri.training.record_config import NO_RECORD, RecordConfig
 from onnuri.training.run_settings import RUN, check_same_run
 from onnuri.training.tokenize import vocabulary_name
 
-ANYWHERE = ("layout", "workers")
+ANYWHERE = ("layout", "workers", "compiled")
 """settings that change no weight but for rounding: a run may go on with others"""
 
 
@@ -85,6 +85,7 @@ def pretrain(
         BatchRamp(rows=config.rows).check(layout.dp if layout else 1)
         tokenizer = load_tokenizer(model)
         _check_model(load_base(model, device="meta"), config, layout)
+        computing = launch.computing(layout, config.compiled)
         stores = open_stores(data, config.tokens, vocabulary_name(tokenizer))
         settings = _check_run(model, config, stores, out)
         network = _network(model, config.seed)
@@ -95,7 +96,7 @@ def pretrain(
                 files.write_json(settings, out / RUN)
         launch.join()
         loop = train_config(config, stores, data.rows).replace(record=record)
-        _train(network, config, stores, loop, layout, out)
+        _train(network, config, stores, loop, layout, computing, out)
         if launch.is_first():
             restore_dtypes(network, model)
             save_base(network, tokenizer, None, out / "model")
@@ -108,6 +109,7 @@ def _train(
     stores: Stores,
     loop: TrainConfig,
     layout: ParallelConfig | None,
+    computing: launch.Computing,
     out: Path,
 ) -> None:
     """Train a network, which in the first rank then has the trained weights; other ranks lose
@@ -116,7 +118,7 @@ def _train(
         name: StoreRows(store, config.tokens, config.seed) for name, store in stores.sources.items()
     }
     _print_summary(network, stores, loop, config)
-    device, dtype, compiled = launch.computing(layout)
+    device, dtype, compiled = computing
     trainee = network
     if layout or dtype:
         trainee = copy.deepcopy(network).to(device)
@@ -180,7 +182,7 @@ def train_config(config: PretrainConfig, stores: Stores, rows: int | None) -> Tr
 
 def _check_model(outline: Any, config: PretrainConfig, layout: ParallelConfig | None) -> None:
     """Raise ConfigError for rows that are longer than a model's sequences, and for a layout that
-    does not divide it; the `outline` has shapes alone."""
+    does not divide it or cannot be compiled; the `outline` has shapes alone."""
     longest = longest_sequence(outline)
     if config.tokens > longest:
         raise ConfigError(
@@ -190,6 +192,8 @@ def _check_model(outline: Any, config: PretrainConfig, layout: ParallelConfig | 
         )
     if layout:
         check_divides(outline.config, layout)
+        if config.compiled:
+            check_compiles(layout)
 
 
 def _check_vocabulary(network: Any, stores: Stores) -> None:
