@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from onnuri.model.loss import LossParts
-from onnuri.training import loop, state, step
+from onnuri.training import loop, state
 from onnuri.training.loop import TrainConfig, fit, lr_at, read_metrics
 from onnuri.training.optim import Optimizers
 from onnuri.training.step import update_weights
