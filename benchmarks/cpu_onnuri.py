@@ -1,5 +1,5 @@
 """Trains by the code of `onnuri train pretrain`, steps in turn with other runs: a part of
-`benchmarks/cpu.py`, which starts it as `cpu_onnuri.py FOLDER DOOR`."""
+`benchmarks/cpu.py`, which starts it as `cpu_onnuri.py [compiled] FOLDER DOOR`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from onnuri.training.pretrain_config import PretrainConfig
 
 def main() -> None:
     """Train until the benchmark ends the process."""
-    folder, door = Path(sys.argv[1]), sys.argv[2]
+    *way, folder_name, door = sys.argv[1:]
+    folder = Path(folder_name)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
-    out = folder / "onnuri"
+    out = folder / "_".join(["onnuri", *way])
     config = PretrainConfig(
         data=str(folder / "store"),
         tokens=job["tokens"],
@@ -35,6 +36,7 @@ def main() -> None:
         warmup_steps=0,
         decay=0.0,
         weight_decay=job["weight_decay"],
+        compiled="compiled" in way,
     )
     turns = Turns(door)
 

@@ -102,14 +102,21 @@ def prepare_layers(network: Any, layout: ParallelConfig | None, compiled: bool) 
         checkpoint_activations(network, recompute)
     if not compiled:
         return
-    if layout and (layout.tp > 1 or layout.ep > 1):
+    if layout:
+        check_compiles(layout)
+    for layer in network.model.layers:
+        layer.compile()
+
+
+def check_compiles(layout: ParallelConfig) -> None:
+    """Raise ConfigError if the layers of a layout have collectives within, and so are not
+    compiled."""
+    if layout.tp > 1 or layout.ep > 1:
         raise ConfigError(
             f"compiled layers with tp {layout.tp} and ep {layout.ep}",
             "are not supported: a layer's collectives are not compiled",
             "use dp alone, or layers that are not compiled",
         )
-    for layer in network.model.layers:
-        layer.compile()
 
 
 def experts_of(config: Any) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -98,14 +99,31 @@ class Computing(NamedTuple):
     """whether layers are compiled"""
 
 
-def computing(layout: ParallelConfig | None) -> Computing:
-    """Return how a rank of a layout computes: in bf16 and with compiled layers on a GPU, in the
-    weights' own dtype on a CPU."""
+def computing(layout: ParallelConfig | None, compiled: bool | None = None) -> Computing:
+    """Return how a rank of a layout computes: in bf16 on a GPU, in the weights' own dtype on a CPU.
+
+    `compiled` says whether layers are compiled (None: on a GPU). Raises ConfigError if they cannot
+    be.
+    """
     place = device()
     on_gpu = place.type == "cuda"
-    # on a CPU compiling takes longer than it saves; collectives within a layer are not compiled
-    compiled = on_gpu and (layout is None or layout.tp == layout.ep == 1)
+    if compiled is None:
+        # on a CPU a short run would lose more than it wins; collectives within a layer are not
+        # compiled
+        compiled = on_gpu and (layout is None or layout.tp == layout.ep == 1)
+    elif compiled and not on_gpu and not _has_compiler():
+        raise ConfigError(
+            "compiled layers on a CPU",
+            "need a C++ compiler, and there is no g++ or clang++",
+            "install g++, or leave --compiled out",
+        )
     return Computing(place, torch.bfloat16 if on_gpu else None, compiled)
+
+
+def _has_compiler() -> bool:
+    """Return whether there is a C++ compiler that `torch.compile` would call on a CPU."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    return any(shutil.which(name) for name in names)
 
 
 def layout(text: str | None) -> ParallelConfig | None:

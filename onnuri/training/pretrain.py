@@ -40,7 +40,7 @@ from onnuri.model.objective import RowObjective
 from onnuri.model.trial_copy import trial_copy
 from onnuri.model.written_weights import written_weights
 from onnuri.parallel import group, launch
-from onnuri.parallel.apply import check_divides, experts_of
+from onnuri.parallel.apply import check_compiles, check_divides, experts_of
 from onnuri.parallel.fill import give_memory
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import copy_weights
@@ -55,7 +55,7 @@ from onnuri.training.record_config import NO_RECORD, RecordConfig
 from onnuri.training.run_settings import RUN, check_same_run
 from onnuri.training.tokenize import vocabulary_name
 
-ANYWHERE = ("layout", "workers")
+ANYWHERE = ("layout", "workers", "compiled")
 """settings that change no weight but for rounding: a run may go on with others"""
 
 
@@ -92,6 +92,7 @@ def pretrain(
         tokenizer = load_tokenizer(model)
         network = load_base(model, device="meta", dtype=torch.float32)
         _check_model(network, config, layout)
+        computing = launch.computing(layout, config.compiled)
         stores = open_stores(data, config.tokens, vocabulary_name(tokenizer))
         _check_vocabulary(network, stores)
         settings = _check_run(model, config, stores, out)
@@ -101,7 +102,7 @@ def pretrain(
         launch.join()
         loop = train_config(config, stores, data.rows).replace(record=record)
         objective = _objective(network, config, stores)
-        trainee = _load(model, objective, config, layout, out)
+        trainee = _load(model, objective, config, layout, computing, out)
         with group.failing_together():
             # only now: a run that never began must not stand in the way of the next
             if launch.is_first():
@@ -127,6 +128,7 @@ def _load(
     objective: RowObjective,
     config: PretrainConfig,
     layout: ParallelConfig | None,
+    computing: launch.Computing,
     out: Path,
 ) -> ParallelModel:
     """Return an objective's model, which has no values as yet, spread over the ranks of a layout,
@@ -135,7 +137,7 @@ def _load(
     Raises ConfigError for a layout that does not fit the model, and for a model that does not fit
     in memory, before anything is allocated.
     """
-    device, dtype, compiled = launch.computing(layout)
+    device, dtype, compiled = computing
     network = objective.module
     loader = Loader(folder, network, config.seed, resumes=state.latest(out) is not None)
     model = ParallelModel(network, objective.loss, layout, dtype, compiled, device)
@@ -217,7 +219,7 @@ def train_config(config: PretrainConfig, stores: Stores, rows: int | None) -> Tr
 
 def _check_model(outline: Any, config: PretrainConfig, layout: ParallelConfig | None) -> None:
     """Raise ConfigError for rows that are longer than a model's sequences, and for a layout that
-    does not divide it; the `outline` has shapes alone."""
+    does not divide it or cannot be compiled; the `outline` has shapes alone."""
     longest = longest_sequence(outline)
     if config.tokens > longest:
         raise ConfigError(
@@ -227,6 +229,8 @@ def _check_model(outline: Any, config: PretrainConfig, layout: ParallelConfig | 
         )
     if layout:
         check_divides(outline.config, layout)
+        if config.compiled:
+            check_compiles(layout)
 
 
 def _check_vocabulary(network: Any, stores: Stores) -> None:

@@ -308,6 +308,29 @@ def test_settings_that_cannot_be_are_one_line(tmp_path, flags, why, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_layers_are_not_compiled_without_a_compiler(tmp_path, monkeypatch, capsys):
+    base = model(tmp_path / "base", weights=False)
+    data = store(tmp_path / "a", base)
+    monkeypatch.setenv("CXX", "no-compiler")
+    flags = ["--data", data, "--tokens", 48, "-o", tmp_path / "run", "--compiled", "True"]
+    assert "need a C++ compiler" in refused(capsys, "train", "pretrain", base, *flags)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_what_others_do(tmp_path):
+    """On a CPU, in rows whose sequences differ in length; and a run goes on without the compiler."""
+    base = model(tmp_path / "base")
+    data = store(tmp_path / "a", base)
+    train(base, data, tmp_path / "plain", "--steps", 3)
+    train(base, data, tmp_path / "compiled", "--steps", 3, "--compiled", "True")
+    for name, tensor in weights(tmp_path / "plain").items():
+        torch.testing.assert_close(
+            weights(tmp_path / "compiled")[name], tensor, rtol=1e-4, atol=1e-5
+        )
+    train(base, data, tmp_path / "compiled", "--steps", 3)
+
+
 def test_models_that_cannot_be_trained_are_one_line(tmp_path, capsys):
     base = model(tmp_path / "base", weights=False)
     data = store(tmp_path / "a", base)
