@@ -34,7 +34,7 @@ def same(one, other):
     [
         ("hyperclovax_omni", "shards"),
         *(
-            pytest.param(*case, marks=pytest.mark.slow)
+            pytest.param(*case, marks=pytest.mark.slow if "experts" in case else pytest.mark.long)
             for case in (("axk1", "experts"), ("axk1", "shards"), ("hyperclovax_omni", "tensors"))
         ),
     ],

@@ -109,8 +109,13 @@ def test_plain_transformers_reads_what_two_ranks_wrote(runs):
     torch.testing.assert_close(network.eval()(input_ids=ids).logits, ours)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_of_two_ranks_that_was_stopped_goes_on_in_one(runs, alone, number):
     out = runs / f"axk1-{number.name}"
     process = start_torchrun(*train("axk1", out))
