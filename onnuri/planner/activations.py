@@ -184,9 +184,8 @@ def torch_eager_layer(
     tp = layout.tp
     split = tp if layout.sequence_parallel else 1  # parts of a sequence between blocks
     behind = (6.0 + 2 * block.centred) * h + 4  # a norm whose output is added, not multiplied
-    within = int(block.norms == 3)  # A.X K1's third norm is a part of the mixture
     input_bytes, norms = 2.0 * h / split, min(block.norms, 2) * 2.0 * h
-    norms += ((block.norms - within) / split + within) * behind
+    norms += (block.outer_norms / split + block.norms - block.outer_norms) * behind
     saved_bytes, product_bytes, shared = (
         norms + 8 * block.mixer_width / tp,
         input_bytes + 8 * block.mixer_width / tp,

@@ -164,6 +164,12 @@ class Block(Config):
     """of the layer's weights, those that are another layer's own: computed with again, not counted
     again"""
 
+    @property
+    def outer_norms(self) -> int:
+        """Return the number of norms between attention and feed-forward: A.X K1's third one is a
+        part of the mixture."""
+        return self.norms - (self.norms == 3)
+
     def mlp_params(self, hidden: int, width: int) -> int:
         """Return the weights of a feed-forward of this width: three matrices where it is gated,
         else two."""

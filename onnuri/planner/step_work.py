@@ -310,7 +310,9 @@ def operator_bytes(block: Block, h: int, layout: ParallelConfig) -> float:
     They follow from the layer's sizes, as counted in a trace of Llama, Solar Open and A.X K1.
     """
     tp, at, e = layout.tp, block.attention, block.experts
-    total_bytes = OPERATORS_NORM * (block.norms + block.centred * 0.2) * h + OPERATORS_RESIDUAL * h
+    split = tp if layout.sequence_parallel else 1
+    norms = (block.outer_norms + block.centred * 0.2) / split + block.norms - block.outer_norms
+    total_bytes = OPERATORS_NORM * norms * h + OPERATORS_RESIDUAL * h / split
     total_bytes += 30.0 * block.gated_norms * h
     if at and at.kv_rank:
         total_bytes += OPERATORS_LATENT * at.heads * (at.head_dim + at.rope_dim)

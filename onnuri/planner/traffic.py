@@ -160,7 +160,7 @@ def _own_sequence_parallel(
         scatters += count * (2 + again) * bool(b.attention and not latent)
         scatters += count * (2 + behind) * bool(b.mlp)
         sums += count * (3 + behind) * bool(latent and b.experts and b.experts.shared)
-        norms += count * b.norms
+        norms += count * b.outer_norms
     return [
         ("tensor, gather", "all_gather", size, gathers + h.first + h.last),
         ("tensor, scatter", "reduce_scatter", size, scatters),

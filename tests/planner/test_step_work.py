@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from onnuri import recipes
 from onnuri.planner import shapes, step_work
+from onnuri.planner.architecture import Attention, Block
 from onnuri.planner.hardware import Cluster, gpu
 from onnuri.planner.job import Job
 from onnuri.planner.parallel import MEGATRON, ONNURI, ParallelConfig
@@ -226,3 +227,12 @@ def test_one_gpu_rounds_its_weights_and_adds_its_gradients_up(micro_batches: int
     )
     several = step_work.work(one.replace(engine=ONNURI))  # FSDP of one rank, as it was
     assert several.copy_bytes == pytest.approx(14 * a.num_params(), rel=0.01)
+
+
+def test_tensor_ranks_that_share_the_tokens_share_all_work_between_products():
+    block = Block(count=1, attention=Attention(heads=8, kv_heads=4, head_dim=64), mlp=2048)
+    alone, shared, whole = (
+        step_work.operator_bytes(block, 512, ParallelConfig(tp=tp, sequence_parallel=sp))
+        for tp, sp in ((1, True), (4, True), (4, False))
+    )
+    assert shared == pytest.approx(alone / 4) and shared < whole < alone
