@@ -3,7 +3,7 @@ of litgpt, the share of the processor's matrix products that a step reaches, and
 from a store that memory cannot hold.
 
     python benchmarks/cpu.py                          everything: results/cpu.json
-    python benchmarks/cpu.py --only trainer,gemm      these parts alone; others stay in the results
+    python benchmarks/cpu.py --only trainer,gemm      only parts whose name begins so
     python benchmarks/cpu.py --tiny                   small models, no result: a trial of the script
     python benchmarks/cpu.py --litgpt ENV/bin/python  with litgpt, in an environment of its own:
 
@@ -15,7 +15,7 @@ from a store that memory cannot hold.
 
 trainer   a model of 10M weights by the code of `onnuri train pretrain` and by the `Trainer`: same
           weights, rows, AdamW and learning rate, fp32. Rows are packed documents, which neither lets
-          attend to each other, and then one document each.
+          attend to each other (trainer-packed), or one document each (trainer-documents).
 litgpt    the same model by litgpt's pretraining steps, compiled as litgpt does and as they stand. It
           has no masks of documents: rows are one document each. Onnuri's steps, here and above, are
           those of the command as it comes and with `--compiled True`.
@@ -26,12 +26,14 @@ loader    rows per second from a store larger than this machine's memory, its ca
 
 Runs are processes of their own that take some steps in turn (`cpu_turns.py`); a ratio is of the
 medians of all steps after the first 20, whose losses must be equal. Every figure is of this machine,
-on which nothing else should run.
+on which nothing else should run. Each part is written as soon as it is measured, and those of other
+calls stay in the file; all of them take some half an hour on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -279,13 +281,12 @@ def count_weights(values: dict[str, Any]) -> int:
         return sum(p.numel() for p in build_hf_model("llama", values).parameters())
 
 
-def trainer(place: Place) -> dict[str, Any]:
-    """Return the comparison with the Trainer, on packed rows and on rows of one document."""
+def trainer(place: Place, packed: bool) -> dict[str, Any]:
+    """Return the comparison with the Trainer, on packed rows or on rows of one document."""
     return {
         "bar": f"{TRAINER_BAR} x Trainer, memory no higher",
         "transformers": transformers.__version__,
-        "packed": compare(place, True, ["trainer"], TRAINER_BAR),
-        "documents": compare(place, False, ["trainer"], TRAINER_BAR),
+        **compare(place, packed, ["trainer"], TRAINER_BAR),
     }
 
 
@@ -438,7 +439,8 @@ def _worker_read_bytes() -> int:
 
 
 PARTS: dict[str, Callable[[Place], dict[str, Any]]] = {
-    "trainer": trainer,
+    "trainer-packed": functools.partial(trainer, packed=True),
+    "trainer-documents": functools.partial(trainer, packed=False),
     "litgpt": litgpt,
     "gemm": gemm,
     "loader": loader,
@@ -457,8 +459,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file of results (results/cpu.json; trial: none)")
     parser.add_argument("--folder", type=Path, help="folder for temporary files, 27 GiB or more")
     given = parser.parse_args()
-    only = given.only.split(",") if given.only else list(PARTS)
-    if unknown := sorted(set(only) - PARTS.keys()):
+    only = given.only.split(",")
+    if unknown := [each for each in only if not any(part.startswith(each) for part in PARTS)]:
         parser.error(f"--only {unknown[0]} is no part: give some of {', '.join(PARTS)}")
     scale = Scale(given.threads)
     if given.tiny:
@@ -466,7 +468,7 @@ def main() -> None:
     out = given.out or (None if given.tiny else RESULT)
     results = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() else {}
     torch.set_num_threads(scale.threads)
-    for name in only:
+    for name in (part for part in PARTS if part.startswith(tuple(only))):
         began, load = time.perf_counter(), os.getloadavg()[0]
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             found = PARTS[name](Place(Path(folder), scale, given.litgpt))

@@ -20,8 +20,8 @@ def test_the_trial_measures_every_part(tmp_path):
     assert found["litgpt"]["not run"].startswith("needs litgpt's environment")
     for rows in ("packed", "documents"):
         own, beside = (
-            found["trainer"][rows]["onnuri"],
-            found["trainer"][rows]["trainer"]["beside onnuri"],
+            found[f"trainer-{rows}"]["onnuri"],
+            found[f"trainer-{rows}"]["trainer"]["beside onnuri"],
         )
         assert beside["passes"]["losses"], beside["loss_off"]
         assert own["losses"][0] > own["losses"][-1] and own["peak_mib"] > 0 and beside["speed"] > 0
