@@ -549,7 +549,8 @@ def layout_table() -> str | None:
     reasons = [f"{number}: {text}" for number, text in enumerate(found.refusals, 1)]
     lines = [
         table(["layout", *models], found.texts()),
-        f"{found.cells} cells, {found.refused} refused"
+        f"{found.cells} cells over {found.config.world_size} ranks, {found.config.steps} steps; "
+        f"{found.refused} refused"
         + (f" ({'; '.join(reasons)})" if reasons else "")
         + f"; {found.seconds / 60:.0f} minutes ({found.machine}). Columns: {'; '.join(about)}.",
         f"Layouts of the recipes' plans here: {'; '.join(plans)}.",
