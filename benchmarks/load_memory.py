@@ -124,7 +124,7 @@ def main() -> None:
         config.save_pretrained(place / "random")
         network: Any = load_base(place / "random", device="meta", dtype=torch.float32)
         sizes = [p.nbytes for p in network.parameters()]
-        layouts = {}
+        layouts: dict[str, dict[str, Any]] = {}
         for name in sys.argv[1:] or LAYOUTS:
             layouts[name] = {
                 "random": measure(place / "random", place / "first", name),

@@ -20,8 +20,9 @@ from onnuri.model.initial_weights import InitialWeights
 from onnuri.model.layers import layer_signature, layers_of, with_layers
 from onnuri.model.written_weights import whole_part
 
-SMALL = 64
-"""ids, and channels within a feed-forward"""
+IDS = 64
+CHANNELS = 16
+"""within a feed-forward, of which a mixture has hundreds"""
 NOISE = 0.1
 """standard deviation of what is added to vectors, such as norms' scales"""
 
@@ -54,10 +55,10 @@ def _narrow(folder: Path) -> Any:
     register_own(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     text = config.get_text_config()
+    text.vocab_size = min(text.vocab_size, IDS)
     for field, value in list(vars(text).items()):
-        is_cut = field == "vocab_size" or field.endswith("intermediate_size")
-        if is_cut and isinstance(value, int):
-            setattr(text, field, min(value, SMALL))
+        if field.endswith("intermediate_size") and isinstance(value, int):
+            setattr(text, field, min(value, CHANNELS))
     text.bos_token_id = text.eos_token_id = text.pad_token_id = None  # may be ids that are cut off
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

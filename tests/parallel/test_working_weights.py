@@ -9,6 +9,7 @@ from torch.distributed.utils import _to_kwargs
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.objective import RowObjective
 from onnuri.parallel.apply import parallelize
+from onnuri.parallel.fill import give_memory, named_tensors
 from onnuri.parallel.model import ModelWithLoss, ParallelModel, Untouched
 from onnuri.parallel.working_weights import WorkingWeights
 from onnuri.planner.parallel import ParallelConfig
@@ -110,6 +111,33 @@ def test_one_rank_trains_as_fsdp_does(only_rank):
     one, other = found
     for name, gradient in one.items():
         torch.testing.assert_close(gradient, other[name].full_tensor(), rtol=1e-6, atol=1e-7)
+
+
+def test_weights_may_come_after_the_model():
+    """It is made on the meta device, filled, and evaluated before it trains: gradients are those of
+    a model that had its weights at once."""
+    gradients = []
+    for later in (False, True):
+        torch.manual_seed(0)
+        config = BackboneConfig(vocabulary=64, width=48, layers=1, heads=4, hidden=96)
+        network = config.build()
+        if later:
+            values = network
+            with torch.device("meta"):
+                network = config.build()
+        objective = RowObjective(network, RandomRows(64, 48))
+        model = ParallelModel(network, objective.loss, dtype=torch.bfloat16)
+        if later:
+            give_memory(model.root, torch.device("cpu"))
+            tensors = {**values.state_dict(), **dict(values.named_buffers())}
+            for name, tensor in named_tensors(network).items():
+                tensor.copy_(tensors[name])
+            model.mean_loss([objective.batch(1)])
+        model.forward_backward(objective.batch(0), 40.0)
+        assert network.lm_head.weight is network.model.embed_tokens.weight
+        gradients.append({name: p.grad for name, p in network.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradients[1][name], gradient), name
 
 
 def test_a_batch_reaches_the_loss_as_it_is():

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from onnuri.model.base import has_weights, load_base
 from onnuri.parallel import fill
 from onnuri.parallel.apply import parallelize
-from onnuri.parallel.fill import give_memory, named_tensors
+from onnuri.parallel.fill import give_memory
 from onnuri.parallel.whole import gather
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import load
@@ -36,6 +36,12 @@ def loaded(folder, layout):
     return network, loader
 
 
+def tensors(network):
+    """Every tensor by name, those that no checkpoint holds too, as the network itself lists
+    them."""
+    return {**network.state_dict(), **dict(network.named_buffers())}
+
+
 def reference(folder):
     """The same model by transformers, or, without weights, by one process."""
     if has_weights(folder):
@@ -50,7 +56,7 @@ def check(case, folder):
         loader.why_whole
     )
     assert bool(loader.why_whole) == bool(case["why_whole"])
-    found, expected = named_tensors(network), named_tensors(reference(folder))
+    found, expected = tensors(network), tensors(reference(folder))
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         whole = gather(found[name])

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from onnuri.errors import ConfigError, WeightsError
 from onnuri.model.base import load_base
-from onnuri.parallel.fill import give_memory, named_tensors
+from onnuri.parallel.fill import give_memory
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training import load
 
@@ -108,8 +108,8 @@ def test_one_process_loads_what_transformers_loads(tmp_path, family):
     AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path)
     network, loader = load_ranks.loaded(tmp_path, None)
     assert loader.why_whole is None
-    expected = named_tensors(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32))
-    found = named_tensors(network)
+    expected = load_ranks.tensors(load_ranks.reference(tmp_path))
+    found = load_ranks.tensors(network)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
