@@ -61,8 +61,8 @@ class PretrainConfig(Config):
     workers: int = 0
     """processes per rank that cut the next rows while a step runs; 0: each is cut when needed"""
     compiled: bool | None = None
-    """whether torch.compile compiles the layers; without it, on a GPU alone. On a CPU it needs a C++
-    compiler and a minute at the first step, so it is for longer runs"""
+    """whether torch.compile compiles the layers; without it, on a GPU alone. On a CPU it needs a
+    C++ compiler and a minute at the first step, so it is for longer runs"""
     seed: int = 0
     """seed of the order of documents, and of the weights of a model that has none yet"""
 
