@@ -285,6 +285,13 @@ def _register() -> None:
     AttentionInterface.register(static_forward.NAME, static_forward.static_attention)
 
 
+def compute_device(module: nn.Module) -> torch.device:
+    """Return the device on which a module computes: that of its buffers, since its weights may be
+    kept in the host's memory; of its weights if it has no buffer."""
+    tensor = next(module.buffers(), None)
+    return (next(module.parameters()) if tensor is None else tensor).device
+
+
 def embedding(model: nn.Module) -> torch.Tensor:
     """Return the weights of the input embedding [vocabulary, C]."""
     core: Any = model

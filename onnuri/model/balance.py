@@ -111,7 +111,7 @@ class Balance:
             total = load.sum()
             move = torch.where(total > 0, STEP * torch.sign(1 / len(load) - load / total), 0.0)
             if norm is not None:
-                move = torch.where(torch.isfinite(norm), move, 0.0)
+                move = torch.where(torch.isfinite(norm).to(move.device), move, 0.0)
             router.e_score_correction_bias += move
         self.loads.clear()
 

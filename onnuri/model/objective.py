@@ -22,7 +22,7 @@ from onnuri.data.pack import PackedRow, PackedSequence, pack
 from onnuri.data.segment import Segment, SequenceSource
 from onnuri.inference.hf_forward import head
 from onnuri.modality import MEDIA
-from onnuri.model.backbone import embedding, hidden_states
+from onnuri.model.backbone import compute_device, embedding, hidden_states
 from onnuri.model.balance import Balance
 from onnuri.model.cross_entropy import cross_entropy
 from onnuri.model.loss import LossParts, grouped_loss, target_groups
@@ -74,7 +74,7 @@ def _speech_ids(s: Segment, layout: TokenLayout, split: Split) -> Weighted:
 
 def row_loss(model: nn.Module, row: PackedRow) -> LossParts:
     """Return the loss of a packed row, every target scored among all ids, on the model's device."""
-    device = embedding(model).device
+    device = compute_device(model)
     weights = row.weights[0, 1:].to(device, non_blocking=True)
     targets = row.ids[0, 1:].to(device, non_blocking=True)
     hidden = hidden_states(model, *row.to(device))[0, :-1]
@@ -103,7 +103,7 @@ def omni_loss(
     their weights, which the loss's divisor leaves out.
     """
     groups = target_groups(sets, row.ids[0], row.weights[0], row.modality_ids[0], ordinal_weight)
-    device = embedding(model).device
+    device = compute_device(model)
     weight = row.weight.to(device, non_blocking=True)
     hidden = hidden_states(model, *row.to(device))[0, :-1]
     return grouped_loss(

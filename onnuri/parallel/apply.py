@@ -14,7 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -177,6 +182,9 @@ def _apply_fsdp(
     mesh = meshes.dense["replicate", "fsdp"] if layout.dp > layout.shards else meshes.dense["fsdp"]
     reduce_dtype = torch.float32 if dtype else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduce_dtype)
+    offload = OffloadPolicy()
+    if layout.offload:
+        offload = CPUOffloadPolicy(pin_memory=meshes.dense.device_type == "cuda")
     place = _placement_function(meshes, mesh.size(mesh.ndim - 1), layout, routed, placement)
     embeddings = [] if _has_tied_embeddings(network) else [network.get_input_embeddings()]
     groups = [(module, mesh) for module in (*network.model.layers, *embeddings, root)]
@@ -186,7 +194,13 @@ def _apply_fsdp(
         owners = [m for m in network.modules() if any(id(p) in routed for p in m.parameters(False))]
         groups = [*((owner, _expert_mesh(meshes, layout)) for owner in owners), *groups]
     for module, group_mesh in groups:
-        fully_shard(module, mesh=group_mesh, shard_placement_fn=place, mp_policy=policy)
+        fully_shard(
+            module,
+            mesh=group_mesh,
+            shard_placement_fn=place,
+            mp_policy=policy,
+            offload_policy=offload,
+        )
         # a rank's loss is divided before its backward pass (`step.backward`), so that experts,
         # whose gradients come from other ranks' tokens too, are summed like all others; gloo knows
         # no other reduction than a sum

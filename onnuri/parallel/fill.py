@@ -21,9 +21,12 @@ BLOCK = 1 << 23
 """most elements that are read, drawn or sent at once: 32 MiB in 32 bits"""
 
 
-def give_memory(root: nn.Module, device: torch.device) -> None:
+def give_memory(
+    root: nn.Module, device: torch.device, weights_device: torch.device | None = None
+) -> None:
     """Replace every tensor of a model, sharded or whole, by one of the same shape on a device,
-    whose values are not set. Weights that are tied stay so.
+    whose values are not set; weights, where they are kept elsewhere, on `weights_device`. Weights
+    that are tied stay so.
 
     `root` is the outermost module that was sharded, which keeps track of its shards.
     """
@@ -31,10 +34,21 @@ def give_memory(root: nn.Module, device: torch.device) -> None:
     for module in root.modules():
         for name, parameter in module.named_parameters(recurse=False):
             places.setdefault(id(parameter), []).append((module, name))
-    root.to_empty(device=device)
+    root.to_empty(device=weights_device or device)
+    for module in root.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.device != device:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
     for (first, name), *others in places.values():
         for module, other_name in others:
             module._parameters[other_name] = first._parameters[name]
+
+
+def keep_weights(module: nn.Module, device: torch.device) -> None:
+    """Move the weights of a module to a device, in place, and leave its buffers where it
+    computes."""
+    for weight in module.parameters():
+        weight.data = weight.data.to(device)
 
 
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -128,23 +128,32 @@ def _has_compiler() -> bool:
 
 def layout(text: str | None) -> ParallelConfig | None:
     """Return the layout that a text such as "dp=2,ep=2,fsdp" describes for the ranks that run;
-    without a text, FSDP over all of them; for a process that is alone, None.
+    without a text, FSDP over all of them, and for a process that is alone, None.
 
     Raises ConfigError for a wrong text, for one that needs another engine or number of ranks, and
-    for any text in a process that is alone.
+    for one that offloads where there is no GPU.
     """
     place = _PLACE.get()
-    if place.store is None:
-        if text is None:
+    if text is None:
+        if place.store is None:
             return None
+        return ParallelConfig(dp=place.ranks, recompute="none")
+    if place.store is None:
+        found = parse_layout(
+            text,
+            1,
+            rule="takes {} ranks, and this process is alone",
+            repair="start it with torchrun --nproc-per-node N -m onnuri train",
+        )
+    else:
+        found = parse_layout(text, place.ranks)
+    if found.offload and device().type == "cpu":
         raise ConfigError(
             f"--layout {text}",
-            "needs several ranks, and this process is alone",
-            "start it with torchrun --nproc-per-node N -m onnuri train",
+            "offloads weights to the host, where there is no GPU that computes",
+            "leave offload out",
         )
-    if text is None:
-        return ParallelConfig(dp=place.ranks, recompute="none")
-    return parse_layout(text, place.ranks)
+    return found
 
 
 def refuse_ranks(command: str) -> None:
@@ -222,7 +231,9 @@ def join(limit_seconds: float = LIMIT_SECONDS) -> None:
         return
     settings: dict[str, Any] = {"backend": "gloo"}
     if device().type == "cuda":
-        settings = {"backend": "cpu:gloo,cuda:nccl", "device_id": device()}
+        # without a device_id: with one, the groups of a mesh are split from NCCL's alone in some
+        # versions, and cannot add up what is on the host
+        settings = {"backend": "cpu:gloo,cuda:nccl"}
     try:
         dist.init_process_group(
             store=dist.PrefixStore("group", place.store),

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from onnuri.errors import ConfigError
+from onnuri.model.backbone import compute_device
 from onnuri.model.loss import LossParts
 from onnuri.parallel.apply import parallelize, prepare_layers
 from onnuri.parallel.working_weights import WorkingWeights
@@ -70,8 +71,9 @@ class ParallelModel:
 
         `loss` computes with the network itself. `dtype` is that of matrix products (None: the
         weights' own). With `compiled`, layers are compiled. `device` is that on which the model
-        will compute, if its tensors lie on the meta device as yet. Raises ConfigError if the layout
-        needs another number of ranks than run.
+        will compute, if its weights lie elsewhere: on the meta device as yet, or, with a layout's
+        `offload`, in the host's memory for good. Raises ConfigError if the layout needs another
+        number of ranks than run.
         """
         self.network, self.layout, self.meshes, self.dtype = network, layout, None, dtype
         self.root: nn.Module = ModelWithLoss(network, lambda _, batch: loss(batch))
@@ -82,21 +84,31 @@ class ParallelModel:
                 f"takes {layout.gpus} ranks, and {ranks} run",
                 "let torchrun start as many as the layout takes",
             )
+        self.device = device or compute_device(network)
         if layout is None or ranks == 1:  # nothing to share
             prepare_layers(network, layout, compiled)
             return
-        device = device or next(network.parameters()).device
         self.meshes = parallelize(
-            network, layout, self.root, device=device.type, dtype=dtype, compiled=compiled
+            network, layout, self.root, device=self.device.type, dtype=dtype, compiled=compiled
         )
 
     @functools.cached_property
     def working_weights(self) -> WorkingWeights | None:
-        """Return the copies with which one rank computes in another dtype than the weights have;
-        they are made when they are asked for, since weights may come after the model."""
-        if self.meshes or not self.dtype:
+        """Return the copies with which one rank computes in another dtype than the weights have, or
+        elsewhere; they are made when they are asked for, since weights may come after the model."""
+        if self.meshes or not (self.dtype or self.offloads):
             return None
-        return WorkingWeights(self.network, self.dtype)
+        return WorkingWeights(self.network, self.dtype, self.device if self.offloads else None)
+
+    @property
+    def offloads(self) -> bool:
+        """Return whether weights, gradients and optimizer are in the host's memory."""
+        return self.layout is not None and self.layout.offload
+
+    @property
+    def weights_device(self) -> torch.device:
+        """Return the device that keeps the weights; buffers are where the model computes."""
+        return torch.device("cpu") if self.offloads else self.device
 
     @property
     def data_rank(self) -> int:

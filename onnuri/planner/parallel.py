@@ -132,6 +132,9 @@ class ParallelConfig(Config):
     """sequences per data rank and pass"""
     recompute: Recompute = "selective"
     precision: Precision = "bf16"
+    offload: bool = False
+    """whether weights, gradients and optimizer are kept and updated in the host's memory, and a GPU
+    holds what it computes with; trained, and not planned yet"""
 
     @property
     def gpus(self) -> int:
@@ -173,6 +176,12 @@ class ParallelConfig(Config):
         """Raise ConfigError for a layout that does not divide the model, the GPUs, the sequence or
         the batch."""
         self.check_degrees()
+        if self.offload:
+            raise ConfigError(
+                "offload",
+                "is trained and not planned yet: no host's memory is in the tables",
+                "leave it out of the plan, or measure some steps of it",
+            )
         for rule, value, by in self._divisions(architecture, gpus, tokens, batch_tokens):
             if by < 1 or value % by:
                 raise ConfigError(
@@ -241,12 +250,14 @@ _DEGREES = ("dp", "tp", "cp", "pp", "ep", "virtual_stages", "micro_batch")
 
 def to_string(layout: ParallelConfig) -> str:
     """Return a layout as a user types it, `dp=1024,ep=64,hsdp:64,recompute=full,bf16`; degrees of 1
-    are left out, and `sp=off` is said where tensor-parallel ranks compute whole sequences."""
+    are left out, `sp=off` is said where tensor-parallel ranks compute whole sequences, and
+    `offload` where the host keeps the weights."""
     degrees = [f"{name}={getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
     sequences = ["sp=off"] if layout.tp > 1 and not layout.sequence_parallel else []
     shard = f":{layout.shard}" if layout.shard else ""
     sharing = [f"{layout.sharding}{shard}", f"recompute={layout.recompute}", layout.precision]
-    return ",".join([*degrees, *sequences, *sharing])
+    offload = ["offload"] if layout.offload else []
+    return ",".join([*degrees, *sequences, *sharing, *offload])
 
 
 def parse(text: str, gpus: int) -> ParallelConfig:
@@ -276,6 +287,8 @@ def parse(text: str, gpus: int) -> ParallelConfig:
             fields[name] = value
         elif part in get_args(Precision):
             fields["precision"] = part
+        elif part == "offload":
+            fields["offload"] = True
         elif part in get_args(Sharding) or (
             sharding == "hsdp" and shard.isdecimal() and int(shard)
         ):

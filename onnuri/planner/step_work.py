@@ -27,6 +27,9 @@ COPY_BYTES = 2 * (2 + 2) + (2 + 4)
 """bytes per weight and micro-batch that are copied: out of two gathers in 16 bits, the gradient
 into a 32-bit sum (`fully_shard`'s copies in and out,
 torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py)"""
+COPY_BYTES_ALONE = 50
+"""the same where one rank shares with none: `fully_shard` casts, copies to itself and divides
+(times of kernels, `benchmarks/results/gpu_fsdp.json` beside `gpu.json`)"""
 ROUND_BYTES = 4 + 2
 """bytes per weight and micro-batch for the 16-bit copy of whole weights
 (`parallel/working_weights.py`)"""
@@ -482,7 +485,8 @@ def _copy_bytes(job: Job) -> float:
         return (ROUND_BYTES + SUM_BYTES) * sum(mean_weights(a, layout))
     if not layout.sharded or not job.profile.pytorch:
         return 0.0
-    return COPY_BYTES * sum(mean_weights(a, layout))
+    per_weight = COPY_BYTES if layout.dp * layout.cp > 1 else COPY_BYTES_ALONE
+    return per_weight * sum(mean_weights(a, layout))
 
 
 def schedule(job: Job) -> dict[str, float]:

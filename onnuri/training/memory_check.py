@@ -20,19 +20,22 @@ from onnuri.training.optim import moments
 GIB = 1 << 30
 
 
-def check_memory(name: str, model: ParallelModel, muon: bool, device: torch.device) -> None:
-    """Raise ConfigError, at every rank, if one has less free memory on its device than training
-    takes at least; `name` is the model's."""
-    needed = least_bytes(model, muon)
+def check_memory(name: str, model: ParallelModel, muon: bool) -> None:
+    """Raise ConfigError, at every rank, if one has less free memory on its device, or on its host
+    where weights are offloaded, than training takes at least; `name` is the model's."""
     with group.failing_together():
-        free = free_bytes(device)
-        if free is not None and needed > free:
-            place = "on its GPU" if device.type == "cuda" else "of memory"
+        for device, needed in least_bytes(model, muon).items():
+            free = free_bytes(device)
+            if free is None or needed <= free:
+                continue
+            on_gpu = device.type == "cuda"
             raise ConfigError(
                 name,
-                f"needs at least {needed / GIB:,.1f} GiB {place} per rank for weights, gradients "
-                f"and optimizer state, and {free / GIB:,.1f} are free",
-                "use more ranks, or a --layout that shards more (fsdp, tp, ep)",
+                f"needs at least {needed / GIB:,.1f} GiB {'on its GPU' if on_gpu else 'of memory'} "
+                "per rank for weights, gradients and optimizer state, and "
+                f"{free / GIB:,.1f} are free",
+                "use more ranks, or a --layout that shards more (fsdp, tp, ep)"
+                + (" or keeps them on the host (offload)" if on_gpu and not model.offloads else ""),
             )
 
 
@@ -51,16 +54,19 @@ def check_host_memory(why: str, model: ParallelModel) -> None:
             )
 
 
-def least_bytes(model: ParallelModel, muon: bool) -> int:
+def least_bytes(model: ParallelModel, muon: bool) -> dict[torch.device, int]:
     """Return the bytes of this rank's weights, gradients, optimizer state and, where one rank
-    computes in another dtype, copies of the weights."""
-    total = 0
-    copies = model.dtype if model.dtype and not model.meshes else None
+    computes in another dtype or elsewhere, copies of the weights, by the device that holds them."""
+    kept = copied = 0
+    copies = not model.meshes and (model.dtype is not None or model.offloads)
     for name, p in model.root.named_parameters():
         count = (p.to_local() if isinstance(p, DTensor) else p).numel()
         tensors = 2 + moments(name, p, muon) if p.requires_grad else 1
-        total += count * (tensors * p.element_size() + (copies.itemsize if copies else 0))
-    return total
+        kept += count * tensors * p.element_size()
+        copied += count * (model.dtype or p.dtype).itemsize if copies else 0
+    if model.offloads:  # what is moved passes through memory of the host, as large as the copies
+        return {model.weights_device: kept + copied, model.device: copied}
+    return {model.device: kept + copied}
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -141,7 +141,7 @@ def _load(
     network = objective.module
     loader = Loader(folder, network, config.seed, resumes=state.latest(out) is not None)
     model = ParallelModel(network, objective.loss, layout, dtype, compiled, device)
-    check_memory(str(folder), model, config.optimizer == "muon", device)
+    check_memory(str(folder), model, config.optimizer == "muon")
     if loader.why_whole:
         check_host_memory(loader.why_whole, model)
         if group.ranks() > 1:
@@ -150,7 +150,7 @@ def _load(
                 f"{loader.why_whole}",
                 soft_wrap=True,
             )
-    give_memory(model.root, device)
+    give_memory(model.root, device, model.weights_device)
     loader.load(network, model.meshes)
     return model
 

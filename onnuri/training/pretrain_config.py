@@ -56,8 +56,9 @@ class PretrainConfig(Config):
     held_out_rows: int = 64
     """most rows of the held-out source on which the loss is measured"""
     layout: str | None = None
-    """under torchrun, how ranks share the model, such as dp=4,tp=2,fsdp,recompute=full (in the
-    words of `onnuri plan`); without it, FSDP over all ranks"""
+    """how ranks share the model, such as dp=4,tp=2,fsdp,recompute=full (in the words of `onnuri
+    plan`), and how one process saves memory: recompute=full,offload keeps weights and optimizer in
+    the host's memory; without it, FSDP over all ranks"""
     workers: int = 0
     """processes per rank that cut the next rows while a step runs; 0: each is cut when needed"""
     compiled: bool | None = None

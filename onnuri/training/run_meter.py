@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from onnuri.config import Config
 from onnuri.errors import ConfigError
+from onnuri.model.backbone import compute_device
 from onnuri.parallel import launch
 from onnuri.planner import stock
 from onnuri.planner.architecture import Architecture
@@ -91,7 +92,7 @@ class RunMeter:
         the peak of its memory is counted from here on.
         """
         self.config, self.out, self.step = config, out, step
-        self.device = next(objective.module.parameters()).device
+        self.device = compute_device(objective.module)
         self.ranks = dist.get_world_size() if dist.is_initialized() else 1
         self.objective = objective
         self.architecture = architecture_of(objective) if launch.is_first() else None
@@ -99,7 +100,7 @@ class RunMeter:
         self.product: float | None = None
         if self.architecture:
             self.product = product_flops_per_second(
-                self.device, dtype or _product_dtype(objective.module)
+                self.device, dtype or _product_dtype(objective.module, self.device)
             )
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -209,11 +210,10 @@ def product_flops_per_second(device: torch.device, dtype: torch.dtype) -> float 
     return 2 * size**3 * calls / shortest if shortest > 0 else None
 
 
-def _product_dtype(module: nn.Module) -> torch.dtype:
+def _product_dtype(module: nn.Module, device: torch.device) -> torch.dtype:
     """Return the type of a model's matrix products where the loop was told none: on a GPU
     objectives multiply in bf16 themselves (`finetune.py`), elsewhere weights are as they are."""
-    parameter = next(module.parameters())
-    return torch.bfloat16 if parameter.device.type == "cuda" else parameter.dtype
+    return torch.bfloat16 if device.type == "cuda" else next(module.parameters()).dtype
 
 
 def peak_bytes(device: torch.device) -> int:

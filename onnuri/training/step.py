@@ -71,10 +71,10 @@ def _norm_over(mesh_axes: Any, local: Tensor) -> Tensor:
     if mesh_axes is None:
         return local
     mesh, axes = mesh_axes
-    square = local.square()
+    square = local.square().to(mesh.device_type)  # offloaded gradients are on the host
     for axis in (k for k in axes if mesh.size(k) > 1):
         dist.all_reduce(square, group=mesh.get_group(axis))
-    return square.sqrt()
+    return square.sqrt().to(local.device)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float) -> None:

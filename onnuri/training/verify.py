@@ -202,6 +202,7 @@ def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
     ]
     if half > 1:
         found.append(plain.replace(sharding="hsdp", shard=half))
+    found.append(plain.replace(offload=True))
     for sequence_parallel in (False, True):
         tensors = plain.replace(sequence_parallel=sequence_parallel, dp=half, tp=2)
         if half > 1:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.data.pack import PackedRow
 from onnuri.inference.device import find
-from onnuri.model.backbone import embedding
+from onnuri.model.backbone import compute_device, embedding
 from onnuri.model.objective import RowObjective
 from onnuri.parallel.apply import experts_of
+from onnuri.parallel.fill import keep_weights
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import gather
 from onnuri.planner.parallel import ParallelConfig, Recompute
@@ -52,6 +53,7 @@ class Mode(NamedTuple):
     dtype: torch.dtype | None
     compiled: bool = False
     recompute: Recompute = "none"
+    offload: bool = False
 
 
 MODES = (
@@ -59,6 +61,7 @@ MODES = (
     Mode("bf16", torch.bfloat16),
     Mode("bf16, recompute=selective", torch.bfloat16, recompute="selective"),
     Mode("bf16, recompute=full", torch.bfloat16, recompute="full"),
+    Mode("bf16, offload", torch.bfloat16, offload=True),
     Mode("bf16, compiled", torch.bfloat16, True),
     Mode("bf16, compiled, recompute=full", torch.bfloat16, True, "full"),
 )
@@ -144,8 +147,11 @@ def _step(build: Build, device: str, mode: Mode) -> _Step:
     torch._dynamo.reset()
     network = _network(build, device)
     objective = RowObjective(network, RandomRows(len(embedding(network)), TOKENS))
-    layout = ParallelConfig(recompute=mode.recompute)
-    model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled)
+    layout = ParallelConfig(recompute=mode.recompute, offload=mode.offload)
+    place = compute_device(network)
+    if mode.offload:
+        keep_weights(network, torch.device("cpu"))
+    model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled, place)
     rows = [objective.batch(k) for k in range(ROWS)]
     total = model.total_weight([objective.weight(row) for row in rows])
     return _learn(objective, model, rows, total)

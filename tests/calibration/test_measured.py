@@ -20,7 +20,7 @@ from onnuri.planner.activations import torch_compiled_layer
 from onnuri.planner.hardware import Cluster
 from onnuri.planner.job import Job
 from onnuri.planner.memory import GIB, memory
-from onnuri.planner.parallel import ONNURI, ParallelConfig
+from onnuri.planner.parallel import ONNURI, ONNURI_ONE_GPU, ParallelConfig
 from onnuri.planner.step_time import step_time
 from onnuri.planner.step_work import OPERATORS_ROUTED, operator_bytes, work
 from onnuri.planner.stock import architecture
@@ -33,8 +33,10 @@ ROWS = runs.read(measured.FILE)
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r["id"])
 def test_memory_and_speed_of_a_measured_step(row: runs.Row) -> None:
     job = measured.job(row)
-    assert row["zero_or_fsdp"] == "fsdp" and not job.profile.whole_weights
-    assert job.profile.name == ONNURI.name and job.cluster.compiled == ("compiled" in row["id"])
+    whole = row["zero_or_fsdp"] == "none"
+    assert (row["zero_or_fsdp"] == "fsdp") != whole and job.profile.whole_weights == whole
+    assert job.profile.name == (ONNURI_ONE_GPU if whole else ONNURI).name
+    assert job.cluster.compiled == ("compiled" in row["id"])
     assert memory(job).allocated / GIB == pytest.approx(measured.peak_gib(row), rel=0.05)
     found = step_time(job)
     assert found.tokens_per_s_per_gpu == pytest.approx(float(row["value"]), rel=0.15)

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
 from torch.distributed.utils import _to_kwargs
 
-from onnuri.model.backbone import BackboneConfig
+from onnuri.model.backbone import BackboneConfig, compute_device
 from onnuri.model.objective import RowObjective
 from onnuri.parallel.apply import parallelize
 from onnuri.parallel.fill import give_memory, named_tensors
@@ -138,6 +139,27 @@ def test_weights_may_come_after_the_model():
         gradients.append({name: p.grad for name, p in network.named_parameters()})
     for name, gradient in gradients[0].items():
         assert torch.equal(gradients[1][name], gradient), name
+
+
+def test_weights_are_kept_apart_from_where_the_model_computes():
+    config = BackboneConfig(vocabulary=64, width=48, layers=1, heads=4, hidden=96)
+    with torch.device("meta"):
+        network = config.build()
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    give_memory(network, meta, cpu)
+    assert {p.device for p in network.parameters()} == {cpu}
+    assert {b.device for b in network.buffers()} == {meta} and compute_device(network) == meta
+    assert network.lm_head.weight is network.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_shards_are_offloaded_where_the_layout_says(only_rank, offload):
+    network = BackboneConfig(vocabulary=64, width=48, layers=2, heads=4, hidden=96).build()
+    parallelize(network, ParallelConfig(offload=offload))
+    states = [m._get_fsdp_state() for m in network.modules() if isinstance(m, FSDPModule)]
+    groups = [state._fsdp_param_group for state in states if state._fsdp_param_group]
+    assert len(groups) >= 3
+    assert {isinstance(group.offload_policy, CPUOffloadPolicy) for group in groups} == {offload}
 
 
 def test_a_batch_reaches_the_loss_as_it_is():

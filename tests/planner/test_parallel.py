@@ -31,6 +31,7 @@ degree = st.integers(1, 64)
         sharding=st.sampled_from(["ddp", "zero1", "fsdp"]),
         recompute=st.sampled_from(["none", "selective", "full"]),
         precision=st.sampled_from(["bf16", "fp8", "mxfp8", "nvfp4"]),
+        offload=st.booleans(),
     )
 )
 def test_what_is_spelled_is_parsed(layout):
@@ -66,6 +67,7 @@ def test_tensor_ranks_share_the_tokens_unless_that_is_off():
         "hsdp:",
         "sp",
         "sp=2",
+        "offload=on",
     ],
 )
 def test_what_is_no_layout(text):
@@ -82,6 +84,7 @@ def test_what_is_no_layout(text):
         ("dp=8,micro_batch=3", "batch tokens"),
         ("dp=8,ep=3", "dp x cp 8: is not a multiple of 3"),
         ("dp=0", "dp 0: is less than 1"),
+        ("dp=8,offload", "offload: is trained and not planned yet"),
     ],
 )
 def test_what_does_not_divide(text, why):

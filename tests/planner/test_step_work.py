@@ -225,7 +225,9 @@ def test_one_gpu_rounds_its_weights_and_adds_its_gradients_up(micro_batches: int
     assert micro_batches * found.copy_bytes + found.optimizer_bytes == pytest.approx(
         (copied + updated) * a.num_params(), rel=0.01
     )
-    several = step_work.work(one.replace(engine=ONNURI))  # FSDP of one rank, as it was
+    alone = step_work.work(one.replace(engine=ONNURI))  # FSDP of one rank, as it was
+    assert alone.copy_bytes == pytest.approx(50 * a.num_params(), rel=0.01)
+    several = step_work.work(job("Llama3-8B", micro_batches, dp=2))
     assert several.copy_bytes == pytest.approx(14 * a.num_params(), rel=0.01)
 
 

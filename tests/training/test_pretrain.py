@@ -23,6 +23,7 @@ from onnuri.cli import main
 from onnuri.data.document_store import DocumentStore, StoreRows, write_store
 from onnuri.errors import ConfigError
 from onnuri.model.base import load_base, reads_packed_rows
+from onnuri.parallel import apply
 from onnuri.training import memory_check, state
 from onnuri.training import pretrain as pretraining
 from onnuri.training.loop import read_metrics
@@ -292,7 +293,8 @@ def test_data_that_cannot_be_is_one_line(tmp_path, text, why, capsys):
         (["--decay", "nan"], "--decay nan: is not from 0 to 1"),
         (["--seed", "-1"], "--seed -1"),
         (["--workers", "-1"], "--workers -1: is less than 0"),
-        (["--layout", "tp=2"], "--layout tp=2: needs several ranks"),
+        (["--layout", "tp=2"], "--layout tp=2: takes 2 ranks, and this process is alone"),
+        (["--layout", "offload"], "--layout offload: offloads weights to the host"),
         (["--profile-steps", "9-2"], "--profile-steps 9-2: is not a first and a last step"),
         (["--optimizer", "sgd"], "--optimizer 'sgd': is not known; use"),
         (["--data", "{t}/nothing"], "nothing: cannot be read (No such file"),
@@ -306,6 +308,23 @@ def test_settings_that_cannot_be_are_one_line(tmp_path, flags, why, capsys):
     command = [x for pair in given.items() for x in pair]
     assert why in refused(capsys, "train", "pretrain", base, *command)
     assert not (tmp_path / "run").exists()
+
+
+def test_one_process_computes_activations_again_as_its_layout_says(tmp_path, monkeypatch):
+    asked, checkpoint = [], apply.checkpoint_activations
+
+    def noted(network, recompute):
+        asked.append(recompute)
+        checkpoint(network, recompute)
+
+    monkeypatch.setattr(apply, "checkpoint_activations", noted)
+    base = model(tmp_path / "base", weights=False)
+    data = store(tmp_path / "a", base)
+    for name, more in (("plain", []), ("again", ["--layout", "recompute=full"])):
+        train(base, data, tmp_path / name, *more)
+    assert asked == ["full"]
+    plain, again = weights(tmp_path / "plain"), weights(tmp_path / "again")
+    assert all(torch.equal(again[name], weight) for name, weight in plain.items())
 
 
 def test_layers_are_not_compiled_without_a_compiler(tmp_path, monkeypatch, capsys):
