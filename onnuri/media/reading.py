@@ -121,7 +121,7 @@ def _form_of(data: bytes, name: str) -> formats.Format:
     return form
 
 
-def read_bytes(path: Path, limits: Limits) -> bytes:
+def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
     """Return a file's content. Raises MediaError if it cannot be read or is larger than allowed."""
     if not path.exists():
         raise MediaError(str(path), "does not exist", "check the path")

@@ -82,7 +82,7 @@ def keep(data: bytes, form: Format, name: str, limits: Limits) -> Kept:
     facts = _decode_all(data, form, name, limits)
     try:
         copy, media_type = _copy_streams(data, form)
-    except (av.FFmpegError, OSError, ValueError, KeyError):
+    except (av.FFmpegError, OSError, ValueError, KeyError, AttributeError):
         raise MediaError(
             name,
             f"holds streams of {form.name} that cannot be copied as they are",
@@ -123,7 +123,7 @@ def _decode_all(data: bytes, form: Format, name: str, limits: Limits) -> dict[st
                     check_seconds(name, end, limits)
             rate = float(movie.average_rate or 0) or VIDEO_FPS
             # MP4 states the number of frames, Matroska the duration; FFmpeg ends without an error
-            stated = float(movie.duration * movie.time_base) if movie.duration else 0.0
+            stated = (container.duration or 0) / 1e6
             if movie.frames > count + 1 or stated - end - 1 / rate > CUT_SECONDS:
                 raise damaged(form, name)
             facts = {"width": movie.width, "height": movie.height, "frames": count}
@@ -131,7 +131,7 @@ def _decode_all(data: bytes, form: Format, name: str, limits: Limits) -> dict[st
             if len(streams) > 1:
                 facts |= {"hz": streams[1].rate, "channels": streams[1].channels}
             return facts
-    except (av.FFmpegError, OSError, ValueError, IndexError):
+    except (av.FFmpegError, OSError, ValueError, IndexError, AttributeError):
         raise damaged(form, name) from None
 
 
@@ -147,7 +147,7 @@ def _copy_streams(data: bytes, form: Format) -> tuple[bytes, str]:
         streams = _kept_streams(source)
         names = {stream.codec_context.name for stream in streams}
         muxer = "mp4" if form.decoder == "mov" else "webm" if names <= WEB else "matroska"
-        # bitexact: no name of a program, no date, no random number
+        # bitexact: no program's version, no date, no random number
         with av.open(out, "w", format=muxer, options={"fflags": "+bitexact"}) as target:
             copies = {s.index: target.add_stream_from_template(s) for s in streams}
             filters = {s.index: _without_notes(s, copies[s.index]) for s in streams}
@@ -202,7 +202,7 @@ def _read_frames(data: bytes, form: Format, name: str, limits: Limits) -> np.nda
                     frames.append(pixels)
                 if len(frames) == VIDEO_FRAMES:
                     break
-    except (av.FFmpegError, OSError, ValueError):
+    except (av.FFmpegError, OSError, ValueError, AttributeError):  # no width: no frame came
         raise damaged(form, name) from None
     if not frames:
         raise MediaError(name, "has no frame", "give a video with pictures", code="no_frame")

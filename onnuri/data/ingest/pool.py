@@ -107,6 +107,8 @@ def _begin() -> None:
     """Make this process a worker: it ignores Ctrl-C, which its parent heeds, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # decoders in C write warnings about others' files there
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

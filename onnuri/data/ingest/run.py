@@ -283,8 +283,6 @@ class Writer:
         hashes = [self._kept_hash(item, part) for part in item.parts]
         parts = [_part_row(part, name) for part, name in zip(item.parts, hashes, strict=True)]
         digest = _digest(parts)
-        if item.key in self._done:
-            return
         if digest in self._digests:
             self._duplicate(item.key, -1, "document", None, self._digests[digest])
             return
