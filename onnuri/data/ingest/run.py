@@ -40,7 +40,8 @@ from onnuri.errors import ConfigError
 
 BATCH_ITEMS = 256
 BATCH_BYTES = 64 * 2**20
-"""items, and bytes of media, that are written at once"""
+BATCH_SECONDS = 20.0
+"""items, and bytes of media, that are written at once, and how long they wait for it at most"""
 SPLITS = (("train", 80), ("dev", 90), ("test", 100))
 """splits, and the hundredth of hashes at which each ends"""
 NO_SPLIT = "none"
@@ -216,6 +217,7 @@ class Writer:
         self._new_media: list[dict[str, Any]] = []
         self._new_documents: list[dict[str, Any]] = []
         self._bytes = 0
+        self._begun = time.monotonic()
 
     def _read(self) -> None:
         """Read what is in the folder already."""
@@ -255,7 +257,8 @@ class Writer:
         else:
             self._add_document(item, said)
         rows = len(self._new_documents) + len(self._new_rejected) + len(self._new_duplicates)
-        if rows >= BATCH_ITEMS or self._bytes >= BATCH_BYTES:
+        late = time.monotonic() - self._begun > BATCH_SECONDS
+        if rows >= BATCH_ITEMS or self._bytes >= BATCH_BYTES or late:
             self.write()
 
     def _refusal(self, item: PreparedItem, said: Said) -> Fault | None:
