@@ -47,28 +47,10 @@ def read_track(data: bytes, form: Format, demuxer: str, name: str, limits: Limit
 def keep(data: bytes, form: Format, name: str, limits: Limits) -> Kept:
     """Return what is kept of a sound: its samples at their own rate as FLAC, without tags.
 
-    Raises MediaError for a sound that is damaged, cut off, too long or silent.
+    Raises MediaError for a sound that is damaged, too long or silent.
     """
-    if _stated_bytes(data) > len(data):
-        raise damaged(form, name)
     samples, rate, bits = _decode(data, form, name, limits)
     return _kept(samples, rate, bits, form, name)
-
-
-def _stated_bytes(data: bytes) -> int:
-    """Return the bytes that a WAV or MP3 says to have at least, 0 if it says nothing: libsndfile
-    reads what is left of one that was cut off."""
-    if data[:4] == b"RIFF":
-        stated = int.from_bytes(data[4:8], "little") + 7  # an odd chunk's padding may be missing
-        # recorders that could not go back to the header left the largest size in it
-        return stated if stated < 2**32 - 4096 else 0
-    start = max(data.find(b"Xing", 0, 8192), data.find(b"Info", 0, 8192))
-    is_mp3 = data[:3] == b"ID3" or data[:1] == b"\xff"
-    if not is_mp3 or start < 0 or not data[start + 7] & 2:  # bit 1: the bytes are stated
-        return 0
-    place = start + 8 + 4 * (data[start + 7] & 1)
-    # some writers count a frame, of at most 1,441 bytes, more than there is
-    return int.from_bytes(data[place : place + 4], "big") - 1441
 
 
 def keep_track(data: bytes, form: Format, demuxer: str, name: str, limits: Limits) -> Kept:

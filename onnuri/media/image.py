@@ -58,7 +58,6 @@ def keep(data: bytes, form: Format, name: str, limits: Limits) -> Kept:
     """
     with _opened(data, form, name, limits) as picture:
         if _is_moving(picture):
-            check_frames(_frames(picture, name), name)
             return _keep_moving(picture, form, name, limits)
         picture.load()
         colors, alpha = _rgb_and_alpha(picture)
@@ -86,6 +85,7 @@ def _keep_moving(picture: Any, form: Format, name: str, limits: Limits) -> Kept:
         raise MediaError(
             name, f"{pixels}, at most {most} are read", "cut it", code="too_many_pixels", most=most
         )
+    check_frames(_frames(picture, name), name)
     durations: list[int] = []
     pictures: list[Image.Image] = []
     for index in range(frames):

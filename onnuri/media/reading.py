@@ -88,6 +88,8 @@ def keep(data: bytes, name: str, limits: Limits = LIMITS, beside: Path | None = 
     """
     form = _form_of(data, name)
     check_bytes(name, len(data), limits)
+    if formats.is_cut_off(data):
+        raise formats.damaged(form, name)
     if form.family == "picture":
         return image.keep(data, form, name, limits)
     if form.family == "mesh":
