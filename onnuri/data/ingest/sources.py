@@ -23,6 +23,7 @@ CONTAINERS = {
     ".jsonl": source_lines.items,
 }
 """readers of files that hold many items, by ending"""
+TEXT = ".txt"
 
 
 def read_items(path: Path) -> Iterator[SourceItem]:
@@ -33,6 +34,8 @@ def read_items(path: Path) -> Iterator[SourceItem]:
         found = _folder(path)
     elif (ending := _ending(path)) is not None:
         found = CONTAINERS[ending](path, "")
+    elif path.suffix.lower() == TEXT:
+        found = iter([SourceItem(path.name, (source_folder.text_part(path),))])
     else:
         part = SourcePart(str(path), path=path, beside=path.parent)
         found = iter([SourceItem(path.name, (part,))])
@@ -54,11 +57,12 @@ def _check(path: Path) -> None:
         raise ConfigError(
             str(path), f"cannot be read ({error.strerror})", "check who may read it"
         ) from None
-    if _ending(path) is None and not isinstance(form := formats.sniff(head), formats.Format):
+    known = _ending(path) is not None or path.suffix.lower() == TEXT
+    if not known and not isinstance(form := formats.sniff(head), formats.Format):
         raise ConfigError(
             str(path),
             f"is {form or 'of no format'}, which is not ingested",
-            f"give a folder, a file in {', '.join(CONTAINERS)}, or a media file",
+            f"give a folder, a file in {', '.join((*CONTAINERS, TEXT))}, or a media file",
         )
 
 
