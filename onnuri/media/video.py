@@ -112,7 +112,8 @@ def _decode_all(data: bytes, form: Format, name: str, limits: Limits) -> dict[st
             movie = streams[0]
             start = None
             for packet in container.demux(streams):
-                for frame in packet.decode():
+                frames: list[Any] = list(packet.decode())
+                for frame in frames:
                     if packet.stream_index != movie.index:
                         continue
                     if frame.is_corrupt:

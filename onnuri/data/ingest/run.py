@@ -198,7 +198,11 @@ class Writer:
         self.media: Counter[str] = Counter()
         self.first_fault = ""
         self._forgotten = table.forgotten(tables.out)
-        self._pictures, self._sounds, self._texts = NearPictures(), NearSounds(), NearTexts()
+        self._indices: dict[str, NearPictures | NearSounds] = {
+            "image": NearPictures(),
+            "audio": NearSounds(),
+        }
+        self._texts = NearTexts()
         self._media: dict[str, tuple[str, str]] = {}
         """split and first key of every medium, by its hash"""
         self._digests: dict[bytes, str] = {}
@@ -237,9 +241,8 @@ class Writer:
 
     def _index(self, modality: str, name: str, likeness: bytes | None) -> None:
         """Let later media be compared with one."""
-        index = {"image": self._pictures, "audio": self._sounds}.get(modality)
-        if index is not None and likeness:
-            index.add(name, likeness)
+        if likeness:
+            self._indices[modality].add(name, likeness)
 
     def missing(self, items: Iterator[SourceItem]) -> Iterator[SourceItem]:
         """Yield the items that are not done, with keys that are unique in the table."""
@@ -324,8 +327,7 @@ class Writer:
         together = sum(p.kept is not None and p.kept.modality == modality for p in item.parts)
         if self.config.near_duplicates == "keep" or not part.likeness or together > 1:
             return part.hash
-        index = {"image": self._pictures, "audio": self._sounds}[modality]
-        return index.find(part.likeness) or part.hash
+        return self._indices[modality].find(part.likeness) or part.hash
 
     def _add_medium(
         self, key: str, number: int, part: PreparedPart, name: str | None, split: str

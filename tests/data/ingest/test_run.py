@@ -578,3 +578,10 @@ def test_files_over_the_limit_are_not_read(tmp_path, monkeypatch):
     assert [line["code"] for line in lines(tmp_path.parent / "table-of-limits", "rejected")] == [
         "file_too_large"
     ]
+
+
+def test_a_worker_starts_without_torch():
+    """Workers are new interpreters: what they import, each of them waits for."""
+    program = "import sys, onnuri.data.ingest.pool; sys.exit('torch' in sys.modules or 'lance' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
