@@ -123,8 +123,10 @@ def encoded_sound(values: np.ndarray, kind: str, hz: int) -> bytes:
     return out.getvalue()
 
 
-def movie(seed: int, suffix: str = ".mp4", frames: int = 20, with_sound: bool = True) -> bytes:
-    """A movie file with notes, and with a sound track."""
+def movie(
+    seed: int, suffix: str = ".mp4", frames: int = 20, with_sound: bool = True, degrees: int = 0
+) -> bytes:
+    """A movie file with notes, and with a sound track, shown turned by some degrees."""
     import av
 
     encoder, audio = {".mp4": ("libx264", "aac"), ".webm": ("libvpx-vp9", "libopus")}[suffix]
@@ -135,6 +137,8 @@ def movie(seed: int, suffix: str = ".mp4", frames: int = 20, with_sound: bool = 
         container.metadata["location"] = SECRET
         stream = container.add_stream(encoder, rate=Fraction(8))
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if degrees:
+            stream.set_display_rotation(degrees)
         track = container.add_stream(audio, rate=hz, layout="mono") if with_sound else None
         for k in range(frames):
             still = np.roll(pixels(seed, 96)[:48, :64], 3 * k, axis=1)

@@ -29,6 +29,7 @@ FILES = {
     "stereo": lambda: media_files.sound(2, "FLAC", channels=2),
     "mp4": lambda: media_files.movie(1),
     "webm": lambda: media_files.movie(1, ".webm"),
+    "turned movie": lambda: media_files.movie(3, degrees=90),
     "silent movie": lambda: media_files.movie(1, with_sound=False),
     **{kind: lambda kind=kind: media_files.mesh(1, kind) for kind in ("glb", "obj", "ply", "stl")},
 }
@@ -121,6 +122,34 @@ def test_a_movies_streams_are_copied_and_nothing_else(suffix):
     np.testing.assert_array_equal(frames, kept_frames)
     assert not {"comment", "location", "creation_time"} & {key.lower() for key in metadata}
     assert kept.facts["frames"] == 20 and kept.facts["seconds"] == pytest.approx(2.5, abs=0.05)
+
+
+def test_a_turned_movie_is_turned():
+    """The file is another one than without its rotation, so the first test's equality says something."""
+    turned, upright = (media_files.movie(3, degrees=degrees) for degrees in (90, 0))
+    assert not np.array_equal(*(reading.take(data, None, "x")[1] for data in (turned, upright)))
+
+
+def test_a_second_sound_is_left_out():
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        movie = container.add_stream("libx264", rate=8)
+        movie.width, movie.height, movie.pix_fmt = 64, 48, "yuv420p"
+        tracks = [container.add_stream("libopus", rate=48_000, layout="mono") for _ in range(2)]
+        for k in range(8):
+            still = np.ascontiguousarray(np.roll(media_files.pixels(6)[:48, :64], 3 * k, axis=1))
+            container.mux(movie.encode(av.VideoFrame.from_ndarray(still, "rgb24")))
+        container.mux(movie.encode())
+        for track in tracks:
+            values = media_files.samples(6, 1.0, 48_000)[:, 0].astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(values, format="flt", layout="mono")
+            frame.rate = 48_000
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    before = streams(out.getvalue())[0]
+    kept = reading.keep(out.getvalue(), "x")
+    assert len(before) == 3 and streams(kept.data)[0] == before[:2]
+    assert kept.media_type == "video/x-matroska"
 
 
 def test_a_texture_stays_a_texture():

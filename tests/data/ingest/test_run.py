@@ -4,6 +4,8 @@ that was killed ends as one that was not."""
 import hashlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from media_files import write_lines, write_tar
 from processes import die_with_parent
 
 import onnuri
-from onnuri.cli import main
+from onnuri.cli import main, parse
 from onnuri.data.ingest import run, table
 from onnuri.data.ingest.licences import PERMISSIVE, identifier, is_permissive
 from onnuri.data.ingest.table import DOCUMENTS, MEDIA, LineFile, Tables
@@ -585,3 +587,11 @@ def test_a_worker_starts_without_torch():
     program = "import sys, onnuri.data.ingest.pool; sys.exit('torch' in sys.modules or 'lance' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
+
+
+def test_the_commands_of_the_docs_parse():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    typed = re.findall(r"^onnuri (data .*)$", text, re.MULTILINE)
+    assert len(typed) == 3
+    for line in typed:
+        parse(shlex.split(line, comments=True))
