@@ -1,8 +1,9 @@
 """This module finds media and texts that are nearly the same as earlier ones.
 
 Pictures: a perceptual hash of 64 bits (Zauner 2010), found by bands of 16 bits, so that every pair
-that differs in three bits is compared; a thumbnail in colour decides, because hashes of brightness
-take flags and skin tones for each other. Sounds: landmarks of peaks in the log-mel spectrogram
+that differs in three bits is compared; a thumbnail in colour and one of finer detail decide,
+because hashes of brightness take flags and skin tones for each other, and pages of one layout too.
+Sounds: landmarks of peaks in the log-mel spectrogram
 (Wang 2003), which neither gain nor encoding moves; a coarse spectrogram decides, because two
 sentences of one speaker share most landmarks where they share most words. Texts: datatrove's
 MinHash.
@@ -25,15 +26,19 @@ from onnuri.modality import AUDIO_HZ
 
 GRID = 32
 """side of the grey picture whose transform is hashed"""
-THUMBNAIL = 16
-"""side of the thumbnail that decides"""
+THUMBNAIL, DETAIL = 16, 64
+"""sides of the thumbnails that decide: one in colour, one in grey"""
 MOST_BITS = 10
 """bits of 64 in which hashes of near duplicates differ at most"""
 MOST_LEVELS, MOST_MEAN_LEVELS = 24, 4
 """levels of 255 in which a cell of two thumbnails, and all cells on average, differ at most"""
+FLAT_LEVELS, MOST_OF_DETAIL = 1.5, 0.65
+"""largest difference of grey thumbnails as a share of their detail, which has 1.5 levels at least.
+Measured: at most 0.5 for copies by JPEG, WebP and half the size, at least 0.96 for two pages of text
+in one layout"""
 BANDS = 4
 _PICTURE = struct.Struct("<QHH")
-"""hash, width, height; the thumbnail [16, 16, 4] follows"""
+"""hash, width, height; the thumbnails uint8 [16, 16, 4] and [64, 64] follow"""
 
 WINDOW, HOP = 1024, 256
 """samples at 16 kHz: 64 ms and 16 ms"""
@@ -72,14 +77,19 @@ def picture_likeness(pixels: np.ndarray) -> bytes:
     height, width = pixels.shape[:2]
     # colours weighted by alpha: what cannot be seen does not count
     weighted = Image.fromarray(pixels).convert("RGBA").convert("RGBa")
-    small = np.asarray(weighted.resize((GRID, GRID), Image.Resampling.BOX), dtype=np.float64)
-    on_grey = small[..., :3] + (255 - small[..., 3:]) / 2
-    grey = on_grey @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-    low = dctn(grey, norm="ortho")[:8, :8].ravel()
+    low = dctn(_grey(weighted, GRID), norm="ortho")[:8, :8].ravel()
     bits = np.where(np.abs(low) < 1e-6, 0.0, low) > np.median(low[1:])
     code = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    thumbnail = weighted.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return _PICTURE.pack(code, width, height) + np.asarray(thumbnail).tobytes()
+    thumbnail = np.asarray(weighted.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    detail = _grey(weighted, DETAIL).round().clip(0, 255).astype(np.uint8)
+    return _PICTURE.pack(code, width, height) + thumbnail.tobytes() + detail.tobytes()
+
+
+def _grey(weighted: Image.Image, side: int) -> np.ndarray:
+    """Return a picture with weighted colours on grey, float64 [side, side], 0 to 255."""
+    small = np.asarray(weighted.resize((side, side), Image.Resampling.BOX), dtype=np.float64)
+    on_grey = small[..., :3] + (255 - small[..., 3:]) / 2
+    return np.asarray(on_grey @ np.array([0.299, 0.587, 0.114]))  # ITU-R BT.601
 
 
 def sound_likeness(samples: np.ndarray) -> bytes:
@@ -194,6 +204,8 @@ def _bands_of(code: int) -> list[tuple[int, int]]:
 
 def _look_alike(one: bytes, other: bytes) -> bool:
     """Return whether two pictures look alike: hashes, shapes and thumbnails nearly equal."""
+    from scipy.ndimage import uniform_filter
+
     code, width, height = _PICTURE.unpack_from(one)
     other_code, other_width, other_height = _PICTURE.unpack_from(other)
     if (code ^ other_code).bit_count() > MOST_BITS:
@@ -202,12 +214,22 @@ def _look_alike(one: bytes, other: bytes) -> bool:
     slack = 0.02 + 1 / min(width, height, other_width, other_height)
     if abs(width * other_height / (height * other_width) - 1) > slack:
         return False
-    cells, other_cells = (
-        np.frombuffer(likeness, np.uint8, offset=_PICTURE.size).astype(np.int16)
-        for likeness in (one, other)
-    )
+    (cells, detail), (other_cells, other_detail) = _thumbnails(one), _thumbnails(other)
     levels = np.abs(cells - other_cells)
-    return bool(levels.max() <= MOST_LEVELS and levels.mean() <= MOST_MEAN_LEVELS)
+    if levels.max() > MOST_LEVELS or levels.mean() > MOST_MEAN_LEVELS:
+        return False
+    blurred = uniform_filter(detail, 3)
+    allowed = FLAT_LEVELS + float(np.sqrt(((detail - blurred) ** 2).mean()))
+    difference = detail - other_detail
+    difference -= np.median(difference)  # a little brighter is the same
+    return float(np.sqrt((difference**2).mean())) <= MOST_OF_DETAIL * allowed
+
+
+def _thumbnails(likeness: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture's thumbnails as numbers, [16, 16, 4] and [64, 64]."""
+    cells = np.frombuffer(likeness, np.uint8, 4 * THUMBNAIL**2, _PICTURE.size)
+    detail = np.frombuffer(likeness, np.uint8, offset=_PICTURE.size + 4 * THUMBNAIL**2)
+    return cells.astype(np.int16), detail.reshape(DETAIL, DETAIL).astype(np.float64)
 
 
 class NearSounds:

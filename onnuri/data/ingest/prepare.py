@@ -81,8 +81,17 @@ def _text(part: SourcePart) -> PreparedPart:
         raise _Refused(Fault("text_too_long", reason))
     if not text:
         raise _Refused(Fault("empty_text", f"{part.name}: has an empty text; leave it out"))
-    language = (part.language or "").strip().lower() or language_of(text)
+    language = (part.language or "").strip().lower() or _language_of(text)
     return PreparedPart(text=text, language=language)
+
+
+def _language_of(text: str) -> str:
+    """Return the language of a text that names none: ko with a Hangul syllable, en in Latin letters
+    alone, und (BCP 47: undetermined) for others."""
+    if language_of(text) == "ko":
+        return "ko"
+    latin_end = "\u0250"  # of Latin Extended-B
+    return "en" if all(c < latin_end for c in text if c.isalpha()) else "und"
 
 
 def _medium(part: SourcePart) -> PreparedPart:

@@ -106,6 +106,27 @@ def test_pictures_that_differ_in_tint_or_a_hand_are_different(pictures):
         index.add(str(k), likeness)
 
 
+def page(seed):
+    """A page of random words: all pages have one layout."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (310, 438), "white")
+    draw = ImageDraw.Draw(image)
+    for y in range(30, 400, 9):
+        words = ("".join(rng.choice(list("abcdefgh"), rng.integers(2, 9))) for _ in range(8))
+        draw.text((30, y), " ".join(words)[:45], fill="black", font_size=8)
+    return np.asarray(image)
+
+
+def test_pages_of_one_layout_are_different_and_their_copies_are_found():
+    likenesses = {str(k): duplicates.picture_likeness(page(k)) for k in range(12)}
+    index = NearPictures()
+    for name, likeness in likenesses.items():
+        assert index.find(likeness) is None, name
+        index.add(name, likeness)
+    for change in ("JPEG", "half the size"):
+        assert index.find(duplicates.picture_likeness(CHANGES[change](page(5)))) == "5"
+
+
 def test_a_picture_of_another_shape_is_another():
     pixels = media_files.pixels(1, 160)
     wide = np.asarray(Image.fromarray(pixels).resize((200, 100)))

@@ -23,6 +23,8 @@ import onnuri
 from onnuri.cli import main, parse
 from onnuri.data.ingest import run, table
 from onnuri.data.ingest.licences import PERMISSIVE, identifier, is_permissive
+from onnuri.data.ingest.prepare import prepare
+from onnuri.data.ingest.records import SourceItem, SourcePart
 from onnuri.data.ingest.table import DOCUMENTS, MEDIA, LineFile, Tables
 from onnuri.media import reading
 
@@ -595,3 +597,12 @@ def test_the_commands_of_the_docs_parse():
     assert len(typed) == 3
     for line in typed:
         parse(shlex.split(line, comments=True))
+
+
+@pytest.mark.parametrize(
+    "text, language",
+    [("an apple", "en"), ("사과 apple", "ko"), ("りんご", "und"), ("café", "en"), ("12:30", "en")],
+)
+def test_a_language_that_is_not_said(text, language):
+    item = SourceItem("a", (SourcePart("a", text=text), SourcePart("a", text=text, language="FR ")))
+    assert [part.language for part in prepare(item).parts] == [language, "fr"]
