@@ -189,9 +189,15 @@ class RandomRows:
         )
 
 
-def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
+def layouts_for(
+    world_size: int, has_experts: bool, combinations: bool = False
+) -> list[ParallelConfig]:
     """Return the layouts of some ranks that are compared: every way to share a model that Onnuri
-    runs, and every kind of recomputation."""
+    runs, and every kind of recomputation.
+
+    With `combinations`, tensor parallelism stands beside each of the others, as it always does for
+    a model without experts, which takes a fraction of the time.
+    """
     dp, half = world_size, world_size // 2
     plain = ParallelConfig(dp=dp, sequence_parallel=False, recompute="none")
     found = [
@@ -205,20 +211,16 @@ def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
     found.append(plain.replace(offload=True))
     tensors = plain.replace(sequence_parallel=True, dp=half, tp=2)
     whole_rows = tensors.replace(sequence_parallel=False)
-    found += [tensors.replace(dp=1, tp=world_size), whole_rows.replace(dp=1, tp=world_size)]
+    found.append(tensors.replace(dp=1, tp=world_size))
     if half > 1:
-        found += [
-            tensors,
-            tensors.replace(sharding="ddp", recompute="full"),
-            tensors.replace(recompute="selective"),
-            tensors.replace(sharding="hsdp", shard=half // 2),
-            whole_rows.replace(recompute="full"),
-        ]
-        if has_experts:
+        found += [tensors, whole_rows.replace(recompute="full")]
+    if combinations or not has_experts:
+        found.append(whole_rows.replace(dp=1, tp=world_size))
+        if half > 1:
             found += [
-                tensors.replace(ep=2),
-                tensors.replace(ep=world_size, recompute="full"),
-                whole_rows.replace(ep=2),
+                tensors.replace(sharding="ddp", recompute="full"),
+                tensors.replace(recompute="selective"),
+                tensors.replace(sharding="hsdp", shard=half // 2),
             ]
     if has_experts:
         found += [plain.replace(ep=world_size), plain.replace(ep=world_size, recompute="full")]
@@ -226,6 +228,9 @@ def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
             found += [
                 plain.replace(ep=2, recompute="selective"),
                 plain.replace(ep=2, sharding="hsdp", shard=half),
+                tensors.replace(ep=2),
+                tensors.replace(ep=world_size, recompute="full"),
+                whole_rows.replace(ep=2),
             ]
     return found
 
