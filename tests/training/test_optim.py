@@ -26,7 +26,8 @@ def test_iterations_in_16_bits_are_those_of_pytorch(shape):
     assert made.dtype == torch.float32
     for one, matrix in zip(made, matrices, strict=True):
         theirs = _zeropower_via_newtonschulz(matrix, (3.4445, -4.7750, 2.0315), 5, 1e-7)
-        assert (one - theirs.float()).norm() < 0.02 * one.norm()
+        # either is 1.5 % off what is not rounded
+        assert (one - theirs.float()).norm() < 0.03 * one.norm()
     # rounded indeed
     assert not torch.equal(made, orthogonalise(matrices))
 
