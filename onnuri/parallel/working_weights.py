@@ -59,8 +59,10 @@ class WorkingWeights:
             assert gradient is not None
             if self._link:
                 self._link.send(weight, gradient)
+            elif weight.grad is None:
+                weight.grad = gradient.to(weight.dtype)
             else:
-                _add(weight, gradient)
+                weight.grad.add_(gradient)
 
         if weight.requires_grad:
             copy.register_post_accumulate_grad_hook(add)
@@ -103,7 +105,10 @@ class _HostLink:
         """memory of the host that a weight's copy passes through, and its gradient on its way
         back"""
         self._sent: list[nn.Parameter] = []
+        self._gradients: dict[nn.Parameter, Tensor] = {}
+        """memory of gradients, kept over steps, since the system clears every new page"""
 
+    @torch.no_grad()
     def load(self, weight: nn.Parameter, copy: nn.Parameter) -> None:
         """Set a copy on the GPU to a weight's values, without waiting for the GPU."""
         if weight not in self._pinned:
@@ -120,19 +125,16 @@ class _HostLink:
         gradient.record_stream(self._stream)  # its memory is used again only after the copy
         self._sent.append(weight)
 
+    @torch.no_grad()
     def receive(self) -> None:
         """Wait for all that is on its way, and add the gradients to their weights'."""
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         self._stream.synchronize()
         for weight in self._sent:
-            _add(weight, self._pinned[weight])
+            if weight.grad is None:
+                if weight not in self._gradients:
+                    self._gradients[weight] = torch.empty_like(weight)
+                weight.grad = self._gradients[weight].copy_(self._pinned[weight])
+            else:
+                weight.grad.add_(self._pinned[weight])
         self._sent.clear()
-
-
-@torch.no_grad()
-def _add(weight: nn.Parameter, gradient: Tensor) -> None:
-    """Add a gradient to a weight's, in the weight's dtype."""
-    if weight.grad is None:
-        weight.grad = gradient.to(weight.dtype, copy=True)
-    else:
-        weight.grad.add_(gradient)

@@ -207,7 +207,7 @@ class LayoutTable(Config):
 def rows_for(ranks: int) -> tuple[list[ParallelConfig], tuple[PlannedLayout, ...]]:
     """Return the layouts of the table over some ranks, and those of the five recipes' plans, of
     which the layouts hold every one that Onnuri's trainer runs."""
-    layouts, plans = layouts_for(ranks, has_experts=True), []
+    layouts, plans = layouts_for(ranks, has_experts=True, combinations=True), []
     known = set(map(to_string, layouts))
     for name in recipes.NAMES:
         plan = recipes.find(name).layout

@@ -5,8 +5,9 @@ and prints how far every layout's training is from one process's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,6 +26,12 @@ from onnuri.training.verify_device import MODES, DeviceDifference, verify_on_dev
 
 LAPTOP = "laptop"
 VOCABULARY, WIDTH = 64, 48
+WINDOW = 12
+"""tokens of sliding windows, shorter than a row's sequences"""
+KINDS = ("layer_types", "mlp_layer_types")
+"""lists with a word for each layer, by which layers differ"""
+LAYERS = 3
+"""fewest layers of a small model: one between the first and the last"""
 """ids and channels of the recipes' small models: every feature of the class, no more than that"""
 LARGEST_PARAMS = 60_000_000
 """parameters of a folder's model, which every rank trains in 64 bits"""
@@ -217,8 +224,22 @@ def _large_laptop() -> nn.Module:
 
 
 def _twin(name: str) -> nn.Module:
-    """Return a model of a recipe's class with all its features."""
+    """Return a model of a recipe's class with all its features, and a layer of each kind."""
     from onnuri.recipes.nano import nano
 
-    values = {**nano(name).values, "vocab_size": VOCABULARY, "hidden_size": WIDTH}
+    values = {**few_layers(nano(name).values), "vocab_size": VOCABULARY, "hidden_size": WIDTH}
+    if "sliding_window" in values:
+        values["sliding_window"] = WINDOW
     return build_hf_model(recipes.find(name).family, values)
+
+
+def few_layers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a model with the first of its layers of each kind, by attention and
+    feed-forward, and with at least LAYERS layers."""
+    total = values["num_hidden_layers"]
+    names = [name for name in KINDS if name in values]
+    kinds = list(zip(*(values[name] for name in names), strict=True)) or [()] * total
+    chosen = {kinds.index(kind) for kind in kinds}
+    chosen |= set([k for k in range(total) if k not in chosen][: max(0, LAYERS - len(chosen))])
+    lists = {name: [values[name][k] for k in sorted(chosen)] for name in names}
+    return {**values, **lists, "num_hidden_layers": len(chosen)}

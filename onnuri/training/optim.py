@@ -1,9 +1,10 @@
 """This module holds a module's optimizers: Muon for the layers' matrices, AdamW for embeddings and
 vectors. It knows no objective.
 
-PyTorch's own Muon iterates in bfloat16: right on a GPU, but a hundred times slower than float32 on
-a CPU without bfloat16 instructions. This one iterates in float32, all matrices of one shape at
-once; a test compares it with PyTorch's.
+PyTorch's own Muon takes matrices one by one and iterates in bfloat16: right on a GPU, but a hundred
+times slower than float32 on a CPU without bfloat16 instructions. This one takes all matrices of one
+shape at once, experts' too, and iterates in bfloat16 on a GPU and in the weights' own dtype on a
+CPU; tests compare it with PyTorch's.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 """Newton–Schulz coefficients (Jordan et al. 2024, "Muon")"""
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """Return matrices [N, R, C] with all singular values brought near 1 (between about 0.7 and 1.2)
-    by Newton–Schulz iterations."""
+    by Newton–Schulz iterations in a dtype (None: the matrices' own)."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)).to(dtype or matrices.dtype)
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
-    return x.transpose(1, 2) if tall else x
+    return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -84,7 +85,8 @@ class Muon(torch.optim.Optimizer):
             nesterov.append(gradient.lerp(momentum, group["momentum"]))
         stacked = torch.stack(nesterov)
         # experts [E, R, C] are matrices of their own
-        updates = orthogonalise(stacked.flatten(0, -3)).view_as(stacked)
+        dtype = torch.bfloat16 if stacked.device.type == "cuda" else None
+        updates = orthogonalise(stacked.flatten(0, -3), dtype=dtype).view_as(stacked)
         if isinstance(updates, DTensor) and isinstance(stacked, DTensor):
             # copies may have shared the matrices out among them
             updates = updates.redistribute(stacked.device_mesh, stacked.placements)

@@ -189,9 +189,15 @@ class RandomRows:
         )
 
 
-def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
+def layouts_for(
+    world_size: int, has_experts: bool, combinations: bool = False
+) -> list[ParallelConfig]:
     """Return the layouts of some ranks that are compared: every way to share a model that Onnuri
-    runs, and every kind of recomputation."""
+    runs, and every kind of recomputation.
+
+    With `combinations`, tensor parallelism stands beside each of the others, as it always does for
+    a model without experts, which takes a fraction of the time.
+    """
     dp, half = world_size, world_size // 2
     plain = ParallelConfig(dp=dp, sequence_parallel=False, recompute="none")
     found = [
@@ -203,25 +209,28 @@ def layouts_for(world_size: int, has_experts: bool) -> list[ParallelConfig]:
     if half > 1:
         found.append(plain.replace(sharding="hsdp", shard=half))
     found.append(plain.replace(offload=True))
-    for sequence_parallel in (False, True):
-        tensors = plain.replace(sequence_parallel=sequence_parallel, dp=half, tp=2)
+    tensors = plain.replace(sequence_parallel=True, dp=half, tp=2)
+    whole_rows = tensors.replace(sequence_parallel=False)
+    found.append(tensors.replace(dp=1, tp=world_size))
+    if half > 1:
+        found += [tensors, whole_rows.replace(recompute="full")]
+    if combinations or not has_experts or half == 1:
+        found.append(whole_rows.replace(dp=1, tp=world_size))
         if half > 1:
             found += [
-                tensors,
                 tensors.replace(sharding="ddp", recompute="full"),
                 tensors.replace(recompute="selective"),
+                tensors.replace(sharding="hsdp", shard=half // 2),
             ]
-        if half > 1 and sequence_parallel:
-            found.append(tensors.replace(sharding="hsdp", shard=half // 2))
-        found.append(tensors.replace(dp=1, tp=world_size))
-        if half > 1 and has_experts:
-            found += [tensors.replace(ep=2), tensors.replace(ep=world_size, recompute="full")]
     if has_experts:
         found += [plain.replace(ep=world_size), plain.replace(ep=world_size, recompute="full")]
         if half > 1:
             found += [
                 plain.replace(ep=2, recompute="selective"),
                 plain.replace(ep=2, sharding="hsdp", shard=half),
+                tensors.replace(ep=2),
+                tensors.replace(ep=world_size, recompute="full"),
+                whole_rows.replace(ep=2),
             ]
     return found
 
@@ -471,8 +480,7 @@ class _Run:
         """rows of the first step that this rank read"""
 
     def train(self, out: Path | None, start: Path | None = None) -> None:
-        """Take the steps, from the state in `start` on if given; store the state of half way in
-        `out`."""
+        """Take the steps, from the state in `start` on if given; store a state in `out`."""
         position = state.Position()
         if start:
             position = state.restore(start, self.objective.module, self.optimizer)
@@ -485,7 +493,7 @@ class _Run:
         )
         settings = TrainConfig(steps=self.config.steps, clip=self.config.clip)
         for step in range(position.step, self.config.steps):
-            if out and step == self.config.steps // 2:
+            if out and step == self.config.stored_step:
                 at = state.Position(step, loader.position)
                 state.store(out, self.objective.module, self.optimizer, at)
             with self._recording(step, loader.row_numbers()):

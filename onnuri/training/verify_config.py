@@ -18,7 +18,7 @@ class VerifyConfig(Config):
     world_size: int = 4
     """ranks, each a process of one thread"""
     steps: int = 20
-    """steps of the optimizer; the state is stored and resumed at half of them"""
+    """steps of the optimizer; the state is stored before the last quarter of them, and resumed"""
     rows: int = 4
     """rows per step, over all ranks; a multiple of the data ranks of every layout"""
     tokens: int = 48
@@ -28,6 +28,12 @@ class VerifyConfig(Config):
     clip: float = 0.2
     """small enough that every step is clipped, so that clipping is compared too"""
     optimizer: Literal["adamw", "muon"] = "adamw"
+
+    @property
+    def stored_step(self) -> int:
+        """Return the number of steps after which the state is stored, at least one; two or more
+        follow where there are three, since an optimizer's state shows in the second's loss."""
+        return max(1, self.steps - max(2, self.steps // 4))
 
     def check(self) -> None:
         """Raise ConfigError for numbers with which nothing is compared."""

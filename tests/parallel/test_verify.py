@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 import small_models
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import start_python
 
+from onnuri import recipes
 from onnuri.cli import main
+from onnuri.recipes.nano import nano
+from onnuri.recipes.verify import few_layers
 from onnuri.training.verify import Difference, Tolerances, Verification, _differences, layouts_for
+from onnuri.training.verify_config import VerifyConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 import faults
@@ -72,6 +78,23 @@ def test_layouts_take_the_ranks_and_are_each_another(world_size, has_experts):
     assert {layout.recompute for layout in layouts} == {"none", "selective", "full"}
     assert has_experts == any(layout.ep > 1 for layout in layouts)
     assert {layout.sequence_parallel for layout in layouts if layout.tp > 1} == {True, False}
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_a_small_model_has_a_layer_of_each_kind(name):
+    values = nano(name).values
+    few = few_layers(values)
+    assert few["num_hidden_layers"] == 3 < values["num_hidden_layers"]
+    for lists in (("layer_types",), ("mlp_layer_types",), ("layer_types", "mlp_layer_types")):
+        if set(lists) <= values.keys():
+            whole, chosen = (list(zip(*(v[n] for n in lists), strict=True)) for v in (values, few))
+            assert len(chosen) == 3 and list(dict.fromkeys(whole)) == list(dict.fromkeys(chosen))
+
+
+@given(st.integers(2, 100))
+def test_a_state_is_stored_and_two_steps_of_three_follow(steps):
+    stored = VerifyConfig(steps=steps).stored_step
+    assert 1 <= stored < steps and (steps - stored >= 2 or steps == 2)
 
 
 def test_a_figure_beyond_its_tolerance_or_no_number_fails():

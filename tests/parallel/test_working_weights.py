@@ -1,5 +1,7 @@
 """16-bit copies of the weights on one rank: against the copies' own gradients, and against FSDP."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +11,7 @@ from torch.distributed.utils import _to_kwargs
 
 from onnuri.model.backbone import BackboneConfig, compute_device
 from onnuri.model.objective import RowObjective
+from onnuri.parallel import working_weights
 from onnuri.parallel.apply import parallelize
 from onnuri.parallel.fill import give_memory, named_tensors
 from onnuri.parallel.model import ModelWithLoss, ParallelModel, Untouched
@@ -150,6 +153,48 @@ def test_weights_are_kept_apart_from_where_the_model_computes():
     assert {p.device for p in network.parameters()} == {cpu}
     assert {b.device for b in network.buffers()} == {meta} and compute_device(network) == meta
     assert network.lm_head.weight is network.model.embed_tokens.weight
+
+
+class NoStream:
+    """A GPU's stream whose work is done at once."""
+
+    def __init__(self, device=None):
+        self.device, self.waited = device, 0
+
+    def wait_stream(self, other):
+        pass
+
+    def synchronize(self):
+        self.waited += 1
+
+
+def test_offloaded_gradients_are_those_of_the_copies_summed_on_the_host(monkeypatch):
+    """Without a GPU: its streams and pinned memory are stand-ins, the copies are real."""
+    monkeypatch.setattr(torch.cuda, "Stream", NoStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", NoStream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    empty = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda t, device=None, pin_memory=False: empty(t))
+    model, plain = tied(), tied()
+    model[1].bias.requires_grad_(False)
+    plain[1].bias.requires_grad_(False)
+    offloaded, beside = (WorkingWeights(m, torch.bfloat16) for m in (model, plain))
+    offloaded._link = working_weights._HostLink(torch.device("cpu"))
+    for step in range(3):
+        for row in range(2):
+            for network, working in ((model, offloaded), (plain, beside)):
+                with working.in_place():
+                    network(torch.tensor([row, step])).square().sum().backward()
+        assert offloaded._link._stream.waited == 2 * (step + 1)
+        for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+            assert (one.grad is None) == (other.grad is None)
+            if one.grad is not None:
+                assert torch.equal(one.grad, other.grad) and one.grad.dtype == torch.float32
+            for p in (one, other):
+                if p.grad is not None:
+                    p.data -= 0.1 * p.grad
+                    p.grad = None
 
 
 @pytest.mark.parametrize("offload", [False, True])

@@ -522,13 +522,14 @@ def test_the_commands_of_the_documentation_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "layout",
+    "layout, more",
     [
-        pytest.param("fsdp", marks=pytest.mark.slow),
-        pytest.param("tp=2,ddp", marks=pytest.mark.long),
+        pytest.param("fsdp", [], marks=pytest.mark.slow),
+        pytest.param("tp=2,ddp", [], marks=pytest.mark.long),
+        pytest.param("fsdp,recompute=full", ["--compiled", "True"], marks=pytest.mark.long),
     ],
 )
-def test_two_ranks_learn_what_one_process_does(tmp_path, layout, capsys):
+def test_two_ranks_learn_what_one_process_does(tmp_path, layout, more, capsys):
     base = model(tmp_path / "base", weights=False)
     store(tmp_path / "train", base)
     store(tmp_path / "held", base, TEXTS[:41])
@@ -538,7 +539,7 @@ def test_two_ranks_learn_what_one_process_does(tmp_path, layout, capsys):
     train(base, data, tmp_path / "one")
     held_out = re.findall(r"held out: .*", capsys.readouterr().out)
     flags = ["--tokens", 48, "--rows", 4, "--steps", 6, "--warmup-steps", 0, "--layout", layout]
-    flags += ["--learning-rate", "1e-2", "-o", tmp_path / "two", "--workers", 1]
+    flags += ["--learning-rate", "1e-2", "-o", tmp_path / "two", "--workers", 1, *more]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m"]
     command = [*torchrun, "onnuri", "train", "pretrain", base, "--data", data, *flags]
     outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
