@@ -109,16 +109,16 @@ def test_pictures_that_differ_in_tint_or_a_hand_are_different(pictures):
 def page(seed):
     """A page of random words: all pages have one layout."""
     rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (310, 438), "white")
+    image = Image.new("RGB", (620, 877), "white")
     draw = ImageDraw.Draw(image)
-    for y in range(30, 400, 9):
-        words = ("".join(rng.choice(list("abcdefgh"), rng.integers(2, 9))) for _ in range(8))
-        draw.text((30, y), " ".join(words)[:45], fill="black", font_size=8)
+    for y in range(60, 380, 16):
+        words = ("".join(rng.choice(list("abcdefgh"), rng.integers(2, 9))) for _ in range(20))
+        draw.text((60, y), " ".join(words)[:80], fill="black", font_size=12)
     return np.asarray(image)
 
 
 def test_pages_of_one_layout_are_different_and_their_copies_are_found():
-    likenesses = {str(k): duplicates.picture_likeness(page(k)) for k in range(12)}
+    likenesses = {str(k): duplicates.picture_likeness(page(k)) for k in range(8)}
     index = NearPictures()
     for name, likeness in likenesses.items():
         assert index.find(likeness) is None, name
