@@ -1,5 +1,5 @@
-"""This module holds the record of a media file as it is kept: checked, without metadata, in one form
-per modality.
+"""This module holds the record of a media file as it is kept: checked, without metadata, in one
+form per modality.
 
 It decodes nothing; each modality's module fills it.
 """

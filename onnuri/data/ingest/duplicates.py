@@ -34,8 +34,8 @@ MOST_LEVELS, MOST_MEAN_LEVELS = 24, 4
 """levels of 255 in which a cell of two thumbnails, and all cells on average, differ at most"""
 FLAT_LEVELS, MOST_OF_DETAIL = 1.5, 0.65
 """largest difference of grey thumbnails as a share of their detail, which has 1.5 levels at least.
-Measured: at most 0.5 for copies by JPEG, WebP and half the size, at least 0.96 for two pages of text
-in one layout"""
+Measured: at most 0.5 for copies by JPEG, WebP and half the size, at least 0.96 for two pages of
+text in one layout"""
 BANDS = 4
 _PICTURE = struct.Struct("<QHH")
 """hash, width, height; the thumbnails uint8 [16, 16, 4] and [64, 64] follow"""

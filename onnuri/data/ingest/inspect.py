@@ -36,8 +36,8 @@ Rows = list[tuple[str, ...]]
 """a table's lines, the head first"""
 
 
-class Counts(NamedTuple):
-    """A Counts holds what a table's page counts."""
+class TableCounts(NamedTuple):
+    """A TableCounts holds what a table's page counts."""
 
     media: Counter[str]
     media_bytes: Counter[str]
@@ -79,7 +79,7 @@ def inspect(out: Path, output: Path, language: Language, samples: int) -> None:
     files.write_bytes(page.encode(), output)
 
 
-def count(tables: Tables) -> Counts:
+def count(tables: Tables) -> TableCounts:
     """Return the counts of a table's media, documents, rejections and duplicates."""
     media: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def count(tables: Tables) -> Counts:
         sources[row["key"].split("/")[0]] += 1
     rejected = table.read_lines(tables.out / table.REJECTED)
     duplicates = table.read_lines(tables.out / table.DUPLICATES)
-    return Counts(
+    return TableCounts(
         media=media,
         media_bytes=sizes,
         media_seconds=seconds,
@@ -126,7 +126,7 @@ def directions_of(modalities: list[str]) -> set[str]:
     return pairs or set(kinds)
 
 
-def _tables(counts: Counts, language: Language) -> list[tuple[str, Rows]]:
+def _tables(counts: TableCounts, language: Language) -> list[tuple[str, Rows]]:
     """Return the page's tables with their headings."""
     say = WORDS[language]
     media = [(say["modality"], say["number"], "MB", say["seconds"])]

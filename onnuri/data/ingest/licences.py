@@ -1,8 +1,8 @@
-"""This module decides which licences `--licence permissive` lets in: those that allow anyone to use,
-change and pass on a work for any purpose, with no more than credit and a notice in return.
+"""This module decides which licences `--licence permissive` lets in: those that allow anyone to
+use, change and pass on a work for any purpose, with no more than credit and a notice in return.
 
-Share-alike (CC-BY-SA, GPL), no derivatives (-ND) and no commerce (-NC) are not in it, and neither is
-a work that names no licence.
+Share-alike (CC-BY-SA, GPL), no derivatives (-ND) and no commerce (-NC) are not in it, and neither
+is a work that names no licence.
 """
 
 from __future__ import annotations
