@@ -87,8 +87,9 @@ def run_on_device(what: str | None, device: str, out: Path | None) -> bool:
     check_place(out)
     console = Console(highlight=False, soft_wrap=True)
     found: dict[str, list[DeviceDifference]] = {}
-    # a compiler for a CPU takes a minute per mode
-    modes = MODES if device == "cuda" else tuple(mode for mode in MODES if not mode.compiled)
+    modes = MODES
+    if device == "cpu":  # a compiler takes a minute per mode, and the host has the weights anyway
+        modes = tuple(mode for mode in MODES if not (mode.compiled or mode.offload))
     for name in [what] if what else [LAPTOP, *recipes.NAMES]:
         build = _builder(name, _large_laptop, device_twin, torch.float32)
         console.print(f"[bold]{name}[/] on {device}")

@@ -44,8 +44,8 @@ def test_gradients_of_one_micro_batch_fail(monkeypatch):
     """As if each micro-batch's gradients replaced those before."""
     original = WorkingWeights._copy
 
-    def forgetting(self, weight, dtype):
-        copy = original(self, weight, dtype)
+    def forgetting(self, weight, *place):
+        copy = original(self, weight, *place)
         copy.register_hook(lambda gradient: setattr(weight, "grad", None))
         return copy
 
@@ -56,10 +56,10 @@ def test_gradients_of_one_micro_batch_fail(monkeypatch):
 def test_weights_of_less_than_16_bits_fail(monkeypatch):
     original = WorkingWeights._copy
 
-    def coarse(self, weight, dtype):
+    def coarse(self, weight, *place):
         rounded = torch.nn.Parameter(weight.to(torch.float8_e4m3fn).to(weight.dtype))
         weight.data.copy_(rounded.data)
-        return original(self, weight, dtype)
+        return original(self, weight, *place)
 
     monkeypatch.setattr(WorkingWeights, "_copy", coarse)
     assert failing() == ["bf16"]
