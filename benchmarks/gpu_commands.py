@@ -155,6 +155,10 @@ class Commands:
         layout = "recompute=full" if self.tiny else "recompute=full,offload"
         return self.pretrain("recomputed", "--layout", layout)
 
+    def muon(self) -> dict[str, Any]:
+        """Train with Muon, which iterates in 16 bits on a GPU."""
+        return self.pretrain("muon", "--optimizer", "muon")
+
     def stopped(self) -> dict[str, Any]:
         """Stop a run by SIGTERM after some steps, and go on with the same command."""
         run = self.folder / "stopped"
@@ -220,6 +224,7 @@ def run(tiny: bool, out: Path | None) -> dict[str, Any]:
             commands.read,
             commands.generate,
             commands.stopped,
+            commands.muon,
         ]
         for part in parts:
             began = time.perf_counter()
