@@ -40,7 +40,6 @@ from onnuri.model.backbone import build_hf_config, build_hf_model
 from onnuri.model.loss import LossParts
 from onnuri.model.objective import RowObjective, omni_loss
 from onnuri.model.token_layout import CandidateSet
-from onnuri.parallel.fill import keep_weights
 from onnuri.parallel.model import ParallelModel
 from onnuri.planner import hardware
 from onnuri.planner.hardware import Cluster
@@ -196,11 +195,7 @@ def train(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
     objective = (Media if case.packed else RowObjective)(network, rows)
     layout = ParallelConfig(micro_batch=MICRO_BATCH, recompute=case.recompute, offload=case.offload)
     dtype = torch.bfloat16 if scale.device == "cuda" else None
-    if case.offload:
-        keep_weights(network, torch.device("cpu"))
-    model = ParallelModel(
-        network, objective.loss, layout, dtype, case.compiled, torch.device(scale.device)
-    )
+    model = ParallelModel(network, objective.loss, layout, dtype, case.compiled)
     network.train()
     optimizer = Optimizers(network, False, LEARNING_RATE, DECAY, BETAS)
     loader = RowLoader(rows, BatchRamp(rows=1))
@@ -234,7 +229,7 @@ def train(name: str, scale: Scale, profiled: bool) -> dict[str, Any]:
         flops = step_flops(scale, case.family)
         found["model_tflops"] = round(flops / seconds / 1e12, 1)
     if profiled:
-        show_profile(step, scale)
+        found["profile"] = show_profile(step, scale)
     return found
 
 
@@ -254,8 +249,9 @@ def step_flops(scale: Scale, family: str) -> float:
     return (6 * active + attention * scale.tokens) * scale.tokens * MICRO_BATCH
 
 
-def show_profile(step: Callable[[], Any], scale: Scale) -> None:
-    """Print the kernels of two steps by time, and where the device waited for the host."""
+def show_profile(step: Callable[[], Any], scale: Scale) -> dict[str, float]:
+    """Print the kernels of two steps by time, and where the device waited for the host; return the
+    milliseconds of both per step."""
     from torch.profiler import ProfilerActivity, profile
 
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (scale.device == "cuda")
@@ -266,26 +262,35 @@ def show_profile(step: Callable[[], Any], scale: Scale) -> None:
     kernels: dict[str, list[float]] = {}
     spans: list[tuple[float, float, str]] = []
     for event in found.events() or []:
-        if scale.device == "cpu" or event.device_type == torch.autograd.DeviceType.CUDA:
-            if event.name.startswith("Optimizer."):  # a mark, not a kernel
-                continue
-            spent = event.self_device_time_total if scale.device == "cuda" else event.cpu_time
-            one = kernels.setdefault(event.name, [0.0, 0])
-            one[0], one[1] = one[0] + spent, one[1] + 1
-            spans.append((event.time_range.start, event.time_range.end, event.name))
-    total = sum(spent for spent, _ in kernels.values())
-    print(f"  kernels: {total / 1e3:.1f} ms in two steps", flush=True)
-    for name, (spent, count) in sorted(kernels.items(), key=lambda x: -x[1][0])[:32]:
-        print(f"  {spent / 1e3:8.2f} ms {count:5.0f}x {name[:110]}", flush=True)
-    spans.sort()
-    reached, idle = spans[0][1], []
-    for start, end, name in spans:
-        if start > reached:
-            idle.append((start - reached, name))
-        reached = max(reached, end)
-    print(f"  idle: {sum(each for each, _ in idle) / 1e3:.1f} ms in two steps", flush=True)
+        if scale.device == "cuda" and event.device_type != torch.autograd.DeviceType.CUDA:
+            continue
+        if event.name.startswith("Optimizer."):  # a mark, not a kernel
+            continue
+        spent = event.self_device_time_total if scale.device == "cuda" else event.cpu_time
+        kernels.setdefault(event.name, []).append(spent / 1e3)
+        spans.append((event.time_range.start, event.time_range.end, event.name))
+    for name, each in sorted(kernels.items(), key=lambda x: -sum(x[1]))[:32]:
+        print(f"  {sum(each):8.2f} ms {len(each):5.0f}x {name[:110]}", flush=True)
+    idle = idle_spans(spans)
     for waited, name in sorted(idle, reverse=True)[:12]:
         print(f"  {waited / 1e3:8.2f} ms idle before {name[:100]}", flush=True)
+    of_step = {
+        "kernels_ms": round(sum(map(sum, kernels.values())) / 2, 1),
+        "idle_ms": round(sum(waited for waited, _ in idle) / 2e3, 1),
+    }
+    print(f"  {of_step} a step", flush=True)
+    return of_step
+
+
+def idle_spans(spans: list[tuple[float, float, str]]) -> list[tuple[float, str]]:
+    """Return the times between kernels, given by start, end and name, in which none ran, each with
+    the name of the kernel that ended it."""
+    reached, idle = -1.0, []
+    for start, end, name in sorted(spans):
+        if 0 <= reached < start:
+            idle.append((start - reached, name))
+        reached = max(reached, end)
+    return idle
 
 
 def forecast(name: str, gpu: str) -> dict[str, Any]:

@@ -27,7 +27,9 @@ import torch
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/gpu_commands.json"
 LIMIT_SECONDS = 150
+"""of one command"""
 VOCABULARY = 4096
+"""ids of the tokenizer that is trained on the documents"""
 
 
 def prepare(folder: Path, tiny: bool) -> None:
@@ -130,29 +132,37 @@ class Commands:
         self.train = (*flags, "--warmup-steps", 5, "--learning-rate", "1e-3")
         self.device = "cpu" if tiny else "cuda"
 
-    def pretrain(self, name: str, *more: object) -> dict[str, Any]:
-        """Train on text from random weights."""
-        run = self.folder / name
+    def command(self, run: Path) -> tuple[object, ...]:
+        """Return the command that trains on text from random weights into a folder, after its text
+        has been made ids."""
         base, data = self.folder / "base", self.folder / "store"
         if not data.exists():
             call("tokenize", self.folder / "text.jsonl", "-o", data, "--tokenizer", base)
-        call("train", "pretrain", base, "--data", data, *self.train, "-o", run, *more)
+        return ("train", "pretrain", base, "--data", data, *self.train, "-o", run)
+
+    def pretrain(self, name: str, *more: object) -> dict[str, Any]:
+        """Train on text from random weights."""
+        run = self.folder / name
+        call(*self.command(run), *more)
         return learned(run)
 
     def plain(self) -> dict[str, Any]:
-        """As it comes: on a GPU with compiled layers."""
+        """Train as the command comes, on a GPU with compiled layers."""
         return self.pretrain("plain")
 
     def recomputed(self) -> dict[str, Any]:
-        """Activations computed again, weights and optimizer on the host."""
+        """Train with activations computed again and, on a GPU, weights and optimizer on the host."""
         layout = "recompute=full" if self.tiny else "recompute=full,offload"
         return self.pretrain("recomputed", "--layout", layout)
 
+    def muon(self) -> dict[str, Any]:
+        """Train with Muon, which iterates in 16 bits on a GPU."""
+        return self.pretrain("muon", "--optimizer", "muon")
+
     def stopped(self) -> dict[str, Any]:
-        """Stopped by SIGTERM after some steps, and gone on with by the same command."""
+        """Stop a run by SIGTERM after some steps, and go on with the same command."""
         run = self.folder / "stopped"
-        base, data = self.folder / "base", self.folder / "store"
-        command = ("train", "pretrain", base, "--data", data, *self.train, "-o", run)
+        command = self.command(run)
         process = start(*command)
         try:
             limit = time.perf_counter() + LIMIT_SECONDS
@@ -214,6 +224,7 @@ def run(tiny: bool, out: Path | None) -> dict[str, Any]:
             commands.read,
             commands.generate,
             commands.stopped,
+            commands.muon,
         ]
         for part in parts:
             began = time.perf_counter()

@@ -25,7 +25,7 @@ def test_the_trial_measures_every_part(tmp_path):
         )
         assert beside["passes"]["losses"], beside["loss_off"]
         assert own["losses"][0] > own["losses"][-1] and own["peak_mib"] > 0 and beside["speed"] > 0
-    assert 0 < found["gemm"]["percent"] < 100
+    assert 0 < found["gemm"]["onnuri"]["percent"] < 100
     assert found["loader"]["rows_per_s"] > 0 and found["loader"]["store_gib"] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["cpu.json"]  # nothing is left behind
 

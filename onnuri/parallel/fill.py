@@ -45,10 +45,11 @@ def give_memory(
 
 
 def keep_weights(module: nn.Module, device: torch.device) -> None:
-    """Move the weights of a module to a device, in place, and leave its buffers where it
-    computes."""
+    """Move the weights of a module to a device, in place, and leave its buffers where it computes
+    and weights without values as they are."""
     for weight in module.parameters():
-        weight.data = weight.data.to(device)
+        if not weight.is_meta:
+            weight.data = weight.data.to(device)
 
 
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:

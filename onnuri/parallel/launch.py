@@ -57,6 +57,11 @@ class Place(NamedTuple):
 
 
 _ALONE = Place()
+_ALONE_WORDS = {
+    "rule": "takes {} ranks, and this process is alone",
+    "repair": "start it with torchrun --nproc-per-node N -m onnuri train",
+}
+"""what is wrong with a layout of several ranks in a process that is alone, and what mends it"""
 _PLACE: ContextVar[Place] = ContextVar("place", default=_ALONE)
 
 
@@ -138,15 +143,8 @@ def layout(text: str | None) -> ParallelConfig | None:
         if place.store is None:
             return None
         return ParallelConfig(dp=place.ranks, recompute="none")
-    if place.store is None:
-        found = parse_layout(
-            text,
-            1,
-            rule="takes {} ranks, and this process is alone",
-            repair="start it with torchrun --nproc-per-node N -m onnuri train",
-        )
-    else:
-        found = parse_layout(text, place.ranks)
+    words = _ALONE_WORDS if place.store is None else {}
+    found = parse_layout(text, place.ranks, **words)
     if found.offload and device().type == "cpu":
         raise ConfigError(
             f"--layout {text}",

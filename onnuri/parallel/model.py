@@ -19,6 +19,7 @@ from onnuri.errors import ConfigError
 from onnuri.model.backbone import compute_device
 from onnuri.model.loss import LossParts
 from onnuri.parallel.apply import parallelize, prepare_layers
+from onnuri.parallel.fill import keep_weights
 from onnuri.parallel.working_weights import WorkingWeights
 from onnuri.planner.parallel import ParallelConfig, to_string
 
@@ -71,9 +72,9 @@ class ParallelModel:
 
         `loss` computes with the network itself. `dtype` is that of matrix products (None: the
         weights' own). With `compiled`, layers are compiled. `device` is that on which the model
-        will compute, if its weights lie elsewhere: on the meta device as yet, or, with a layout's
-        `offload`, in the host's memory for good. Raises ConfigError if the layout needs another
-        number of ranks than run.
+        will compute, if its tensors lie on the meta device as yet. A layout with `offload` moves
+        the weights to the host's memory. Raises ConfigError if the layout needs another number of
+        ranks than run.
         """
         self.network, self.layout, self.meshes, self.dtype = network, layout, None, dtype
         self.root: nn.Module = ModelWithLoss(network, lambda _, batch: loss(batch))
@@ -85,6 +86,8 @@ class ParallelModel:
                 "let torchrun start as many as the layout takes",
             )
         self.device = device or compute_device(network)
+        if self.offloads:
+            keep_weights(network, self.weights_device)
         if layout is None or ranks == 1:  # nothing to share
             prepare_layers(network, layout, compiled)
             return

@@ -37,7 +37,6 @@ from onnuri.model.objective import OmniObjective, start_from_features
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.token_layout import TokenLayout
 from onnuri.parallel import launch
-from onnuri.parallel.fill import keep_weights
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import copy_weights
 from onnuri.planner.parallel import ParallelConfig
@@ -563,10 +562,8 @@ def learn(
         before = {name: weight.clone() for name, weight in network.state_dict().items()}
         # the whole network stays as it is: the next stage and the model's folder start from it
         trainee = copy.deepcopy(network).to(device) if layout or dtype else network
-        if layout and layout.offload:
-            keep_weights(trainee, torch.device("cpu"))
         task = objective(k, trainee)
-        model = ParallelModel(trainee, task.loss, layout, dtype, compiled, device)
+        model = ParallelModel(trainee, task.loss, layout, dtype, compiled)
         fit(task, stage.loop, out / stage.name, f"model: {stage.name}", model)
         if trainee is not network:
             copy_weights(trainee, network)

@@ -22,7 +22,7 @@ from onnuri.model.base import load_base
 from onnuri.parallel.layout import parse_layout
 from onnuri.planner.parallel import ParallelConfig
 from onnuri.training.verify import Build, Difference, Verification, VerifyConfig, verify
-from onnuri.training.verify_device import MODES, DeviceDifference, verify_on_device
+from onnuri.training.verify_device import MODES, DeviceDifference, Mode, verify_on_device
 
 LAPTOP = "laptop"
 VOCABULARY, WIDTH = 64, 48
@@ -87,7 +87,7 @@ def run_on_device(what: str | None, device: str, out: Path | None) -> bool:
     check_place(out)
     console = Console(highlight=False, soft_wrap=True)
     found: dict[str, list[DeviceDifference]] = {}
-    modes = MODES
+    modes: tuple[Mode, ...] = MODES
     if device == "cpu":  # a compiler takes a minute per mode, and the host has the weights anyway
         modes = tuple(mode for mode in MODES if not (mode.compiled or mode.offload))
     for name in [what] if what else [LAPTOP, *recipes.NAMES]:
@@ -123,10 +123,10 @@ def _print_on_device(console: Console, each: DeviceDifference) -> None:
 
 
 def device_twin(name: str) -> nn.Module:
-    """Return a recipe's nano twin with few layers and ids."""
+    """Return a recipe's nano twin with few ids and a layer of each kind."""
     from onnuri.recipes.nano import nano
 
-    values = {**nano(name).values, "vocab_size": 512, "num_hidden_layers": 3}
+    values = {**few_layers(nano(name).values), "vocab_size": 512}
     return build_hf_model(recipes.find(name).family, values)
 
 

@@ -150,7 +150,7 @@ def _load(
                 f"{loader.why_whole}",
                 soft_wrap=True,
             )
-    give_memory(model.root, device, model.weights_device)
+    give_memory(model.root, model.device, model.weights_device)
     loader.load(network, model.meshes)
     return model
 

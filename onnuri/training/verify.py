@@ -214,7 +214,7 @@ def layouts_for(
     found.append(tensors.replace(dp=1, tp=world_size))
     if half > 1:
         found += [tensors, whole_rows.replace(recompute="full")]
-    if combinations or not has_experts or half == 1:
+    if combinations or not has_experts or half == 1:  # two ranks have no other of whole rows
         found.append(whole_rows.replace(dp=1, tp=world_size))
         if half > 1:
             found += [

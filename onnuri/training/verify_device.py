@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from onnuri.config import Config
 from onnuri.data.pack import PackedRow
 from onnuri.inference.device import find
-from onnuri.model.backbone import compute_device, embedding
+from onnuri.model.backbone import embedding
 from onnuri.model.objective import RowObjective
 from onnuri.parallel.apply import experts_of
-from onnuri.parallel.fill import keep_weights
 from onnuri.parallel.model import ParallelModel
 from onnuri.parallel.whole import gather
 from onnuri.planner.parallel import ParallelConfig, Recompute
@@ -148,10 +147,7 @@ def _step(build: Build, device: str, mode: Mode) -> _Step:
     network = _network(build, device)
     objective = RowObjective(network, RandomRows(len(embedding(network)), TOKENS))
     layout = ParallelConfig(recompute=mode.recompute, offload=mode.offload)
-    place = compute_device(network)
-    if mode.offload:
-        keep_weights(network, torch.device("cpu"))
-    model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled, place)
+    model = ParallelModel(network, objective.loss, layout, mode.dtype, mode.compiled)
     rows = [objective.batch(k) for k in range(ROWS)]
     total = model.total_weight([objective.weight(row) for row in rows])
     return _learn(objective, model, rows, total)
