@@ -188,6 +188,7 @@ def test_nothing_is_as_large_as_all_logits():
     assert largest.size == 300 * 8  # a chunk's, and the head's gradient
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_ids_take_less_than_a_sixth_of_all_logits():
     """Bytes that live at once during the loss and its backward pass, weights and their gradients
     apart, in one process."""

@@ -32,7 +32,7 @@ def same(one, other):
 @pytest.mark.parametrize(
     ("recipe", "layout"),
     [
-        ("hyperclovax_omni", "shards"),
+        pytest.param("hyperclovax_omni", "shards", marks=pytest.mark.slow),
         *(
             pytest.param(*case, marks=pytest.mark.slow if "experts" in case else pytest.mark.long)
             for case in (("axk1", "experts"), ("axk1", "shards"), ("hyperclovax_omni", "tensors"))

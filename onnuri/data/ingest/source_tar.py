@@ -80,7 +80,15 @@ def items(path: Path, prefix: str) -> Iterator[SourceItem]:
 def _example(name: str) -> str:
     """Return a member's name up to the first dot of its last part, as WebDataset groups them."""
     folder, base = os.path.split(name)
-    return clean(os.path.join(folder, base.split(".")[0]))
+    return clean(os.path.join(folder, _split(base)[0]))
+
+
+def _split(base: str) -> tuple[str, str]:
+    """Return the last part of a member's name up to its first dot, and what follows it. Dots at its
+    beginning, as hidden files have, belong to the name."""
+    dots = len(base) - len(base.lstrip("."))
+    stem, _, ending = base[dots:].partition(".")
+    return base[:dots] + stem, ending
 
 
 def _members(path: Path) -> Iterator[Member]:
@@ -122,7 +130,7 @@ def _item(path: Path, prefix: str, key: str, group: list[Member]) -> SourceItem:
     said = Said()
     for member, content in group:
         name = clean(f"{path}:{member}")
-        ending = os.path.basename(member).partition(".")[2].lower()
+        ending = _split(os.path.basename(member))[1].lower()
         if isinstance(content, Fault):
             return SourceItem(prefix + key, fault=content)
         try:
