@@ -41,8 +41,8 @@ AT_ONCE = 16
 SUMMARY, REJECTED, PARTS = "tokens.json", "rejected.jsonl", "parts"
 
 
-class Job(NamedTuple):
-    """A Job is one shard: some media of one modality, for one codec."""
+class CodesShard(NamedTuple):
+    """A CodesShard holds what one shard is made of: some media of one modality, and the codec."""
 
     table: Path
     codecs: Path
@@ -131,13 +131,15 @@ def _begin(out: Path, content: dict[str, Any]) -> None:
     files.write_json(content, path)
 
 
-def _jobs(table: Path, codecs: Path, out: Path, wanted: dict[str, tuple[str, ...]]) -> list[Job]:
+def _jobs(
+    table: Path, codecs: Path, out: Path, wanted: dict[str, tuple[str, ...]]
+) -> list[CodesShard]:
     """Return all shards, codec after codec."""
     jobs = []
     for name, hashes in wanted.items():
         for start in range(0, len(hashes), SHARD):
             file = _shard_file(out, name, start)
-            jobs.append(Job(table, codecs, name, file, hashes[start : start + SHARD]))
+            jobs.append(CodesShard(table, codecs, name, file, hashes[start : start + SHARD]))
     return jobs
 
 
@@ -146,7 +148,7 @@ def _shard_file(out: Path, codec: str, start: int) -> Path:
     return out / PARTS / f"{codec}-{start:09}.npz"
 
 
-def _encode(jobs: Sequence[Job], workers: int | None) -> None:
+def _encode(jobs: Sequence[CodesShard], workers: int | None) -> None:
     """Encode this rank's share of the shards that are not written yet."""
     own = [job for job in launch.share(jobs) if not job.file.exists()]
     alone = launch.device().type != "cpu" or launch.local_ranks() > 1
@@ -167,7 +169,7 @@ def _codec_of(folder: Path, name: str) -> Codec:
     return codec
 
 
-def encode_shard(job: Job) -> None:
+def encode_shard(job: CodesShard) -> None:
     """Encode the media of a shard and write their codes; a medium that cannot be encoded has none,
     and a reason instead."""
     codec = _codec_of(job.codecs, job.codec)
@@ -191,7 +193,7 @@ def encode_shard(job: Job) -> None:
     _write_shard(job, codes, reasons)
 
 
-def _write_shard(job: Job, codes: dict[str, np.ndarray], reasons: dict[str, str]) -> None:
+def _write_shard(job: CodesShard, codes: dict[str, np.ndarray], reasons: dict[str, str]) -> None:
     """Write a shard under a temporary name and rename it."""
     names = [name for name in job.hashes if name in codes]
     none = np.zeros(0, np.int64)
