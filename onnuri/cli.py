@@ -333,6 +333,29 @@ class Forget:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizeMedia:
+    """Turn the media of a table into codes, once, so that no codec runs while a model is trained:
+    `onnuri data tokenize TABLE --codecs MODEL/codecs -o CODES`; on several GPUs or machines under
+    torchrun. Interrupt it when you like: the same command goes on."""
+
+    table: tyro.conf.Positional[Path]
+    """folder of the table, the --out of `onnuri data ingest`"""
+    codecs: Path
+    """folder `codecs` of a model; each of its codecs encodes the media of its modality"""
+    out: Annotated[Path, Alias(aliases=["-o"])]
+    """folder of the codes: a store per codec, which training reads by memory map"""
+    workers: int | None = None
+    """processes that encode; as many as CPU cores without it. On a GPU, and under torchrun, one per
+    rank"""
+
+    def run(self) -> None:
+        """Encode the media and print how many."""
+        from onnuri.training.tokenize_media import tokenize_media
+
+        tokenize_media(self.table, self.codecs, self.out, self.workers)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """Bring real media in: `onnuri data ingest PICTURES -o TABLE`, then `onnuri data inspect TABLE
     -o page.html`."""
@@ -341,6 +364,7 @@ class Data:
         Annotated[Ingest, tyro.conf.subcommand("ingest")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
         | Annotated[Forget, tyro.conf.subcommand("forget")]
+        | Annotated[TokenizeMedia, tyro.conf.subcommand("tokenize")]
     ]
 
     def run(self) -> None:

@@ -6,6 +6,7 @@ To add a codec, write a file with a subclass of `base.Codec`, a line here, and a
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,17 @@ def read_specs(folder: Path, first: tuple[str, ...] = ()) -> list[CodecSpec]:
     specs = [CodecSpec.load(file) for file in sorted(folder.glob("*/spec-*.json"))]
     order = {name: k for k, name in enumerate(first)}
     return sorted(specs, key=lambda spec: (order.get(spec.name, len(order)), spec.name))
+
+
+def digest(folder: Path, spec: CodecSpec) -> str:
+    """Return a name of what a codec's codes mean: equal for equal settings, weights and specs
+    alone. `folder` is `codecs/`."""
+    own = folder / folder_of(spec)
+    hashed = hashlib.sha256()
+    for file in sorted(path for path in own.rglob("*") if path.is_file()):
+        hashed.update(f"{file.relative_to(own).as_posix()}\n".encode())
+        hashed.update(hashlib.sha256(file.read_bytes()).digest())
+    return f"codec {spec.name} {hashed.hexdigest()[:16]}"
 
 
 def load(folder: Path, first: tuple[str, ...] = ()) -> dict[str, Codec]:

@@ -17,11 +17,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,7 @@ from onnuri.errors import STOPPED, ConfigError, OnnuriError, Terminated
 from onnuri.parallel.layout import parse_layout
 from onnuri.planner.parallel import ParallelConfig
 
+Job = TypeVar("Job")
 LIMIT_SECONDS = 600.0
 """seconds within which every rank must come, and after which a collective that a rank does not join
 fails"""
@@ -269,6 +270,27 @@ def first_rank_first(name: str) -> Iterator[None]:
     yield
     if place.rank == 0:
         place.store.set(key, "")
+
+
+def share(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs of this rank: every so many-th, all of them for a process that is alone."""
+    place = _PLACE.get()
+    return list(jobs[place.rank :: place.ranks])
+
+
+def wait_for_all(name: str) -> None:
+    """Wait until every rank has come here, however long that takes.
+
+    If one fails instead, this one ends with its status, without a word.
+    """
+    place = _PLACE.get()
+    if place.store is None:
+        return
+    place.store.set(f"here/{name}/{place.rank}", "")
+    for rank in range(place.ranks):
+        while not place.store.check([f"here/{name}/{rank}"]):
+            _end_if_another_failed(place.store)
+            time.sleep(POLL_SECONDS)
 
 
 def _read_environment() -> Place | None:
