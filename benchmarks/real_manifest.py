@@ -259,7 +259,8 @@ def stamps(files: Files, emoji: Emoji) -> Iterator[Item]:
         english = (lines or [""])[0].rstrip(". ")
         style = "tuxpaint" if group == "pictures" else "effect"
         data = files.data[package, path]
-        yield named(emoji, group, package, path, kind, style, data, english, ko=korean)
+        if not path.endswith(".svg") or _shows(data, path):
+            yield named(emoji, group, package, path, kind, style, data, english, ko=korean)
 
 
 CLIPART = "usr/share/openclipart/svg/"

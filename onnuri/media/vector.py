@@ -14,6 +14,8 @@ NAME = "SVG"
 """name of the format, as `formats.sniff` has it"""
 SIDE = 256
 """longest side of a drawing, in pixels"""
+DPI = 96.0
+"""pixels in an inch (CSS Values and Units 3, 6.2)"""
 _IMAGE = re.compile(r"<(?:[\w.-]+:)?(?:image|feImage)\b[^>]*", re.IGNORECASE)
 _LINK = re.compile(r"""href\s*=\s*(["'])\s*(?!data:|#)""", re.IGNORECASE)
 _ENTITY = re.compile(r"""<!ENTITY\s[^>]*?(["'])(?:(?!\1).)*[<&]""", re.DOTALL)
@@ -43,8 +45,9 @@ def draw(data: bytes, name: str, side: int = SIDE) -> bytes:
             name, "is an SVG that names other files", "embed its pictures", code="outside"
         )
     try:
+        # width and height are a box that the drawing fits; sizes in pt and mm need a resolution
         drawn = resvg_py.svg_to_bytes(
-            svg_string=words, width=side, height=side, skip_system_fonts=True
+            svg_string=words, width=side, height=side, dpi=DPI, skip_system_fonts=True
         )
     except ValueError as error:
         raise MediaError(

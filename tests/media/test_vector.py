@@ -68,5 +68,12 @@ def test_damage_is_refused(data):
         vector.draw(data, "x.svg")
 
 
+def test_sizes_in_points_and_millimetres():
+    inside = '<path fill="red" d="M0 0h96v48H0z"/>'
+    inch = pixels(svg(inside, 'width="72pt" height="25.4mm"'))
+    assert inch.shape == (256, 256, 4)
+    assert inch[64, 128, 3] == 255 and inch[192, 128, 3] == 0
+
+
 def test_a_huge_drawing_is_drawn_small():
     assert pixels(svg("<path/>", 'width="9000000" height="9000000"'), 32).shape == (32, 32, 4)

@@ -194,4 +194,7 @@ def clean(text: str) -> str:
 
 def merged(first: Said, second: Said) -> Said:
     """Return what the first record says, and what only the second says."""
-    return Said(*(one or other for one, other in zip(first, second, strict=True)))
+    values: dict[str, Any] = {
+        name: getattr(first, name) or getattr(second, name) for name in Said._fields
+    }
+    return Said(**values)
