@@ -82,6 +82,8 @@ MOST_SSIM, SSIM_SIDE = 0.8, 64
 SAME_LOOK = {"fluent-anim": "fluent-3d"}
 """styles whose pairs are held out together"""
 SAMPLE_CONCEPTS = 60
+SAMPLE_SOUND_BYTES = 20_000
+"""smaller ones are clicks"""
 SAMPLE_STYLES = ("fluent-3d", "fluent-flat", "twemoji")
 
 
@@ -264,6 +266,8 @@ def stamps(files: Files, emoji: Emoji) -> Iterator[Item]:
 
 
 CLIPART = "usr/share/openclipart/svg/"
+MOST_OF_A_TITLE = 8
+"""pictures of one title: more than that have it from a theme, and it names none of them"""
 LEFT_OUT = ("shapes/stars", "special/gradients", "special/patterns", "shapes/flowchart")
 
 
@@ -276,14 +280,16 @@ def clipart(files: Files, emoji: Emoji) -> Iterator[Item]:
         if path.startswith(CLIPART) and path.endswith(".svg")
         if not path.removeprefix(CLIPART).startswith(LEFT_OUT)
     ]
-    for path, data in sorted(files.read(package, paths).items()):
-        words = data.decode("utf-8", "replace")
-        title = _text_of(r"<dc:title[^>]*>([^<]*)<", words).replace("_", " ").replace("-", " ")
+    drawings = sorted(files.read(package, paths).items())
+    titles = {path: _title(data) for path, data in drawings}
+    counts = Counter(folded(title) for title in titles.values())
+    for path, data in drawings:
+        words, title = data.decode("utf-8", "replace"), titles[path]
         creator = re.search(r"<dc:creator.*?</dc:creator>", words, re.DOTALL)
         author = _text_of(r"<dc:title[^>]*>([^<]*)<", creator[0]) if creator else ""
         if not title or not title.isascii() or not any(c.isalpha() for c in title):
             continue
-        if not _shows(data, path):
+        if counts[folded(title)] > MOST_OF_A_TITLE or not _shows(data, path):
             continue
         tags = dict.fromkeys(re.findall(r"<rdf:li[^>]*>([^<]{2,30})<", words))
         known = tuple(tag for tag in tags if tag.isascii() and "&" not in tag)[:8]
@@ -294,6 +300,12 @@ def clipart(files: Files, emoji: Emoji) -> Iterator[Item]:
             emoji, "pictures", package, path, kind, "clipart", data, title,
             tags_en=known, credit=credit,
         )  # fmt: skip
+
+
+def _title(data: bytes) -> str:
+    """Return a drawing's title."""
+    found = _text_of(r"<dc:title[^>]*>([^<]*)<", data.decode("utf-8", "replace"))
+    return found.replace("_", " ").replace("-", " ")
 
 
 def _text_of(pattern: str, words: str) -> str:
@@ -417,11 +429,11 @@ def _pages(files: Files, package, folder, other, other_folder, ending) -> Iterat
         page = english[shared[path]]
         if not any(pairs(path, data, page)):
             continue
-        sha256, theirs = (hashlib.sha256(each).hexdigest() for each in (data, page))
+        sha256 = hashlib.sha256(data + page).hexdigest()
         concept = f"{package}/{path.removeprefix(folder)}"
         yield Item(
             "text", package, path, sha256, concept, "manual", package, "",
-            english=(other, shared[path], theirs),
+            english=(other, shared[path]),
         )  # fmt: skip
 
 
@@ -518,9 +530,12 @@ def write_sample(files: Files, items: list[Item], folder: Path) -> None:
     )
     concepts = sorted([*pairs_first[:12], *apart[: SAMPLE_CONCEPTS - 12]])
     chosen = [by_concept[concept][style] for concept in concepts for style in SAMPLE_STYLES]
-    sounds = sorted((i for i in free if i.package == "sonic-pi-samples"),
-                    key=lambda i: len(files.data[i.package, i.path]))  # fmt: skip
-    chosen += sorted(sounds[:6])
+    sounds = sorted(
+        (len(files.data[item.package, item.path]), item)
+        for item in free
+        if item.package == "sonic-pi-samples"
+    )
+    chosen += sorted([item for size, item in sounds if size >= SAMPLE_SOUND_BYTES][:6])
     folder.mkdir(parents=True, exist_ok=True)
     lines, credits = [], Counter()
     for item in chosen:

@@ -48,7 +48,8 @@ class Item(NamedTuple):
     path: str
     """the file's path in the package; an entry's name in that file follows a #"""
     sha256: str
-    """of the file or entry, in hexadecimal digits"""
+    """of the file or entry, in hexadecimal digits; of a text's Korean page with its English one
+    behind it"""
     concept: str
     """what it shows: an emoji's code points without skin tone, or the folded English name; for a
     text its page"""
@@ -66,8 +67,8 @@ class Item(NamedTuple):
     """SPDX identifier; the package's if it is empty"""
     credit: str = ""
     """the package's if it is empty"""
-    english: tuple[str, str, str] = ("", "", "")
-    """package, path and hash of a Korean page's English counterpart"""
+    english: tuple[str, str] = ("", "")
+    """package and path of a Korean page's English counterpart"""
 
 
 class Manifest(NamedTuple):
@@ -76,7 +77,7 @@ class Manifest(NamedTuple):
     packages: dict[str, Package]
     items: tuple[Item, ...]
     sha256: str
-    """of both files: what was fetched by another manifest does not go on by this one"""
+    """of both files unpacked: what was fetched by another manifest does not go on by this one"""
 
 
 def read() -> Manifest:
@@ -84,8 +85,9 @@ def read() -> Manifest:
     folder = files(__package__)
     listed, packed = ((folder / name).read_bytes() for name in (PACKAGES, ITEMS))
     packages = {record["name"]: Package(**record) for record in json.loads(listed)}
-    items = tuple(_item(json.loads(line)) for line in lzma.decompress(packed).splitlines())
-    return Manifest(packages, items, hashlib.sha256(listed + packed).hexdigest())
+    lines = lzma.decompress(packed)
+    items = tuple(_item(json.loads(line)) for line in lines.splitlines())
+    return Manifest(packages, items, hashlib.sha256(listed + lines).hexdigest())
 
 
 def _item(record: dict[str, Any]) -> Item:
@@ -101,7 +103,8 @@ def packed_items(items: Iterable[Item]) -> bytes:
         json.dumps(dict(_fields(item)), ensure_ascii=False, separators=(",", ":")) + "\n"
         for item in items
     )
-    return lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME)
+    lzma2 = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "pb": 0}
+    return lzma.compress("".join(lines).encode(), filters=[lzma2])
 
 
 def _fields(item: Item) -> Iterator[tuple[str, Any]]:

@@ -60,12 +60,10 @@ def _of_file(
     if item.group != "text":
         yield _item(package, item, (SourcePart(name, data=data, sha256=item.sha256),))
         return
-    other_package, other_path, other_sha256 = item.english
-    other = english.get((other_package, other_path), b"")
-    for page, sha256 in ((data, item.sha256), (other, other_sha256)):
-        if hashlib.sha256(page).hexdigest() != sha256:
-            yield _missing(package, item, "is not the page of its SHA-256, or its English is not")
-            return
+    other = english.get(item.english, b"")
+    if hashlib.sha256(data + other).hexdigest() != item.sha256:
+        yield _missing(package, item, "is not the page of its SHA-256, or its English is not")
+        return
     for pair in pairs(item.path, data, other):
         parts = (
             SourcePart(name, text=pair.ko, language="ko"),
@@ -114,7 +112,7 @@ def _english(items: Sequence[Item], archives: Mapping[str, Path]) -> dict[tuple[
     """Return the English pages of Korean ones, by package and path."""
     wanted: dict[str, set[str]] = {}
     for item in items:
-        package, path, _ = item.english
+        package, path = item.english
         if path and package in archives:
             wanted.setdefault(package, set()).add(path)
     return {

@@ -104,9 +104,7 @@ ITEMS = (
         *("meshes", "stamps", "usr/chairs.sh3f#chair/chair.obj", media_files.mesh(1, "obj")),
         en="chair",
     ),
-    item(
-        "text", "help", "ko/p.html", KO.encode(), english=("help", "en/p.html", sha256(EN.encode()))
-    ),
+    item("text", "help", "ko/p.html", (KO + EN).encode(), english=("help", "en/p.html")),
 )
 
 
