@@ -14,7 +14,7 @@ class FetchConfig(Config):
     """A FetchConfig says what is fetched, and where the packages' files are kept."""
 
     groups: tuple[Group, ...] = ("pictures", "text")
-    """pictures: emoji in five styles, stamps, clip art and photographs with names, 222 MB to
+    """pictures: emoji in five styles, stamps, clip art and photographs with names, 238 MB to
     download; text: Korean–English paragraphs of two manuals, 14 MB; skin-tones: the pictures'
     emoji in their skin tones, no further download; sounds, 208 MB, most of it the pictures'
     stamps; animations: Fluent emoji that move, 732 MB; meshes: furniture, 120 MB"""
