@@ -122,8 +122,8 @@ def grid_spec(settings: GridConfig, name: str = "image") -> CodecSpec:
 
 
 class PixelBlock(nn.Module):
-    """A PixelBlock is a residual block of two convolutions of kernel 3 on [B, C, H, W], which begins
-    as the identity."""
+    """A PixelBlock is a residual block of two convolutions of kernel 3 on [B, C, H, W]. It begins as
+    the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -231,7 +231,8 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """A GridDecoder maps quantized digits [B, F, K, D] to frames [B, F, 3, S, S], about in [-1, 1]."""
+    """A GridDecoder maps quantized digits [B, F, K, D] to frames [B, F, 3, S, S] in [-1, 1] or
+    slightly beyond."""
 
     def __init__(self, settings: GridConfig) -> None:
         super().__init__()
