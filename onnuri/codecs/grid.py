@@ -122,8 +122,8 @@ def grid_spec(settings: GridConfig, name: str = "image") -> CodecSpec:
 
 
 class PixelBlock(nn.Module):
-    """A PixelBlock is a residual block of two convolutions of kernel 3 on [B, C, H, W]. It begins as
-    the identity."""
+    """A PixelBlock is a residual block of two convolutions of kernel 3 on [B, C, H, W]. It is the
+    identity at first."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
