@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from onnuri.data.ingest.settings import IngestConfig
 from onnuri.errors import STOPPED, ConfigError, OnnuriError, Terminated
 from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
@@ -269,6 +270,83 @@ class Tokenize:
         from onnuri.training.tokenize import tokenize
 
         tokenize(self.files, self.out, self.tokenizer, self.split_lines, self.end)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ingest:
+    """Take pictures, sounds, movies, meshes and texts into a table: decoded and checked, without
+    EXIF, GPS and tags, each once. Interrupt it when you like: the same command goes on. What is not
+    taken is in OUT/rejected.jsonl, with the reason."""
+
+    path: tyro.conf.Positional[Path]
+    """a folder of files with captions beside them, JSON lines, a Parquet file, a WebDataset tar, or
+    a folder of such"""
+    out: Annotated[Path, Alias(aliases=["-o"])]
+    """folder of the table; it may hold other paths' media already"""
+    settings: tyro.conf.OmitArgPrefixes[IngestConfig] = IngestConfig()
+
+    def run(self) -> None:
+        """Ingest the path and print what came in."""
+        from onnuri.data.ingest.run import ingest
+
+        ingest(self.path, self.out, self.settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Write one page about a table of ingested media: samples to see and hear, and counts by
+    modality, direction, language, licence, split and reason of rejection."""
+
+    folder: tyro.conf.Positional[Path]
+    """folder of the table, the --out of `onnuri data ingest`"""
+    output: Annotated[Path, Alias(aliases=["-o"])]
+    """HTML file that is written; it needs nothing else"""
+    language: Language = "en"
+    """language of the page"""
+    samples: int = 24
+    """documents that are shown, spread over the table"""
+
+    def run(self) -> None:
+        """Write the page."""
+        from onnuri.data.ingest.inspect import inspect
+
+        inspect(self.folder, self.output, self.language, self.samples)
+        print(f"wrote {self.output}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forget:
+    """Remove media for good: their bytes, every document with them, and the table's older versions.
+    Their hashes stay in forgotten.txt, so that they do not come in again."""
+
+    hashes: tyro.conf.Positional[tuple[str, ...]]
+    """hashes of media, or at least eight of their first digits, as `onnuri data inspect` shows
+    them"""
+    data: Path
+    """folder of the table, the --out of `onnuri data ingest`"""
+
+    def run(self) -> None:
+        """Remove the media and print what went with them."""
+        from onnuri.data.ingest.forget import forget
+
+        forget(self.hashes, self.data)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Bring real media in: `onnuri data ingest PICTURES -o TABLE`, then `onnuri data inspect TABLE
+    -o page.html`."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Ingest, tyro.conf.subcommand("ingest")]
+        | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+        | Annotated[Forget, tyro.conf.subcommand("forget")]
+    ]
+
+    def run(self) -> None:
+        """Run the chosen subcommand."""
+        with raising_terminated():
+            self.what.run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -983,6 +1061,7 @@ Command = (
     | Annotated[Keys, tyro.conf.subcommand("keys")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Tokenize, tyro.conf.subcommand("tokenize")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Watch, tyro.conf.subcommand("watch")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
@@ -1004,6 +1083,7 @@ def parse(
     | Keys
     | Export
     | Tokenize
+    | Data
     | Train
     | Watch
     | Launch

@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,12 +47,14 @@ def run_jobs(work: Callable[[Job], None], jobs: list[Job], workers: int, name: s
         for _ in track(map(work, jobs), name, len(jobs), transient=True):
             pass
     elif jobs:
-        with (
-            _environment(_WORKER_ENVIRONMENT),
-            multiprocessing.get_context("spawn").Pool(workers) as pool,
-        ):
+        with single_threaded(), multiprocessing.get_context("spawn").Pool(workers) as pool:
             for _ in track(pool.imap_unordered(work, jobs), name, len(jobs), transient=True):
                 pass
+
+
+def single_threaded() -> AbstractContextManager[None]:
+    """Let processes that are started in a `with` block have one thread each."""
+    return _environment(_WORKER_ENVIRONMENT)
 
 
 @contextmanager

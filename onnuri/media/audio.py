@@ -12,6 +12,7 @@ import numpy as np
 
 from onnuri.errors import MediaError
 from onnuri.media.formats import Format, damaged
+from onnuri.media.kept import Kept
 from onnuri.media.limits import Limits, check_seconds
 from onnuri.modality import AUDIO_HZ, HEARD_SECONDS
 
@@ -25,9 +26,74 @@ CODINGS = {
 """libsndfile's container and coding, by the ending of a file to be written"""
 
 
+DEEP = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+"""libsndfile's codings of more than 16 bits, which are kept as 24"""
+FLAC_HZ = 655_350
+"""highest rate that FLAC states (RFC 9639, 9.1.2)"""
+
+
 def read(data: bytes, form: Format, name: str, limits: Limits) -> np.ndarray:
     """Return a sound float32 [T] at 16 kHz, one channel, read by libsndfile, or by PyAV if
     libsndfile does not know its coding."""
+    samples, rate, _ = _decode(data, form, name, limits)
+    return _to_mono_16k(samples, rate, name)
+
+
+def read_track(data: bytes, form: Format, demuxer: str, name: str, limits: Limits) -> np.ndarray:
+    """Return the sound of any file that PyAV reads, float32 [T] at 16 kHz, one channel."""
+    return _to_mono_16k(*_decode_track(data, form, demuxer, name, limits), name)
+
+
+def keep(data: bytes, form: Format, name: str, limits: Limits) -> Kept:
+    """Return what is kept of a sound: its samples at their own rate as FLAC, without tags.
+
+    Raises MediaError for a sound that is damaged, too long or silent.
+    """
+    samples, rate, bits = _decode(data, form, name, limits)
+    return _kept(samples, rate, bits, form, name)
+
+
+def keep_track(data: bytes, form: Format, demuxer: str, name: str, limits: Limits) -> Kept:
+    """Return what is kept of the sound of a file that PyAV reads, which is FLAC of 16 bits."""
+    samples, rate = _decode_track(data, form, demuxer, name, limits)
+    return _kept(samples, rate, 16, form, name)
+
+
+def _kept(samples: np.ndarray, rate: int, bits: int, form: Format, name: str) -> Kept:
+    """Return samples [T, C] as FLAC of 16 or 24 bits; more than two channels become one."""
+    import soundfile
+
+    heard = _to_mono_16k(samples, rate, name)
+    if rate > FLAC_HZ:
+        raise MediaError(
+            name,
+            f"has {rate} samples a second, at most {FLAC_HZ} are kept",
+            "resample it",
+            code="odd_sound",
+        )
+    if samples.shape[1] > 2:
+        samples = samples.mean(1, keepdims=True)
+    if (peak := float(np.abs(samples).max())) > 1:  # floating point may go beyond [-1, 1]
+        samples = samples / peak
+    # not by libsndfile, which scales by 32,767 and so changes what it has read itself
+    top = 2 ** (bits - 1)
+    levels = (samples.astype(np.float64) * top).round().clip(-top, top - 1)
+    whole = levels.astype(np.int16) if bits == 16 else levels.astype(np.int32) << 8
+    out = io.BytesIO()
+    soundfile.write(out, whole, rate, format="FLAC", subtype=f"PCM_{bits}")
+    return Kept(
+        modality="audio",
+        data=out.getvalue(),
+        media_type="audio/flac",
+        format=form.name,
+        facts={"seconds": len(whole) / rate, "hz": rate, "channels": whole.shape[1]},
+        array=heard,
+    )
+
+
+def _decode(data: bytes, form: Format, name: str, limits: Limits) -> tuple[np.ndarray, int, int]:
+    """Return a sound's samples float32 [T, C], its rate in Hz, and the bits that they need, 16 or
+    24."""
     import soundfile
 
     try:
@@ -36,8 +102,8 @@ def read(data: bytes, form: Format, name: str, limits: Limits) -> np.ndarray:
         _check_sound(seconds, info.samplerate, info.channels, name, limits)
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError):
-        return read_track(data, form, form.demuxer, name, limits)
-    return _to_mono_16k(samples, rate, name)
+        return *_decode_track(data, form, form.demuxer, name, limits), 16
+    return samples, rate, 24 if info.subtype in DEEP else 16
 
 
 def _check_sound(seconds: float, rate: int, channels: int, name: str, limits: Limits) -> None:
@@ -88,8 +154,10 @@ def is_silent(samples: np.ndarray) -> bool:
     return not len(samples) or float(np.ptp(samples)) < 2e-4
 
 
-def read_track(data: bytes, form: Format, demuxer: str, name: str, limits: Limits) -> np.ndarray:
-    """Return the sound of any file that PyAV reads, float32 [T] at 16 kHz, one channel."""
+def _decode_track(
+    data: bytes, form: Format, demuxer: str, name: str, limits: Limits
+) -> tuple[np.ndarray, int]:
+    """Return the sound of any file that PyAV reads, float32 [T, C], and its rate in Hz."""
     import av
 
     parts: list[np.ndarray] = []
@@ -112,7 +180,7 @@ def read_track(data: bytes, form: Format, demuxer: str, name: str, limits: Limit
         raise MediaError(
             name, "has no sound in it", "give the whole file", code="damaged_file", format=form.name
         )
-    return _to_mono_16k(np.concatenate(parts), rate, name)
+    return np.concatenate(parts), rate
 
 
 def sound_bytes(samples: np.ndarray, suffix: str) -> bytes:

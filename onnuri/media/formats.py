@@ -326,6 +326,30 @@ def _first_statement(data: bytes) -> bytes:
     return b""
 
 
+def is_cut_off(data: bytes) -> bool:
+    """Return whether a WAV, MP3 or Ogg says that there should be more of it: their decoders read
+    what there is."""
+    if data[:4] == b"RIFF":
+        stated = int.from_bytes(data[4:8], "little") + 7  # an odd chunk's padding may be missing
+        # recorders that could not go back to the header left the largest size in it
+        return len(data) < stated < 2**32 - 4096
+    if data[:4] == b"OggS":
+        last = data.rfind(b"OggS")
+        sizes = data[last + 27 : last + 27 + data[last + 26]] if len(data) > last + 27 else b""
+        # bit 2 marks the last page (RFC 3533, 6)
+        return (
+            not sizes or not data[last + 5] & 4 or last + 27 + len(sizes) + sum(sizes) > len(data)
+        )
+    if data[:3] == b"ID3" or data[:1] == b"\xff":
+        start = max(data.find(b"Xing", 0, 8192), data.find(b"Info", 0, 8192))
+        if start < 0 or not data[start + 7] & 2:  # bit 1: the bytes are stated
+            return False
+        place = start + 8 + 4 * (data[start + 7] & 1)
+        # some writers count a frame, of at most 1,441 bytes, more than there is
+        return int.from_bytes(data[place : place + 4], "big") - 1441 > len(data)
+    return False
+
+
 def damaged(form: Format, name: str) -> MediaError:
     """Return the error for a file whose first bytes are a format's and whose others are not."""
     return MediaError(

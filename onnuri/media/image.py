@@ -6,7 +6,9 @@ Sizes are checked before a pixel is decoded. The module knows no codec and no mo
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from onnuri.errors import MediaError
 from onnuri.media.formats import Format, damaged
-from onnuri.media.limits import Limits
+from onnuri.media.kept import Kept
+from onnuri.media.limits import Limits, check_seconds
 from onnuri.modality import IMAGE_SIZE, VIDEO_FPS, VIDEO_FRAMES, Modality
 
 MOVING = ("GIF", "PNG", "WEBP", "AVIF")
@@ -26,6 +29,10 @@ EDGE = 3
 """levels of 255: a picture whose neighbouring pixels never differ by more, at the model's size, is
 blank. The toy world's drawings have edges of 70 and more, its backgrounds alone of 1"""
 SRGB_GAMMA = 1 / 2.2
+MOVING_PIXELS = 8
+"""pixels of all frames of an animated picture that is kept, in multiples of `Limits.pixels`"""
+LOSSLESS = {"lossless": True, "exact": True, "quality": 0, "method": 0}
+"""WebP as it is kept: without loss, colours under transparent pixels too"""
 ENCODERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Pillow's format, by the ending of a file to be written"""
 
@@ -36,15 +43,103 @@ def read(data: bytes, form: Format, name: str, limits: Limits) -> tuple[Modality
 
     Raises MediaError for a picture that is too large, damaged or blank.
     """
+    with _opened(data, form, name, limits) as picture:
+        if _is_moving(picture):
+            return "video", check_frames(_frames(picture, name), name)
+        picture.load()
+        return "image", _on_background(*_rgb_and_alpha(picture), name)
+
+
+def keep(data: bytes, form: Format, name: str, limits: Limits) -> Kept:
+    """Return what is kept of a picture: upright sRGB pixels with their alpha in a lossless WebP,
+    which holds nothing else. An animated picture keeps its frames and their durations.
+
+    Raises MediaError for a picture that is too large, damaged or blank.
+    """
+    with _opened(data, form, name, limits) as picture:
+        if _is_moving(picture):
+            return _keep_moving(picture, form, name, limits)
+        picture.load()
+        colors, alpha = _rgb_and_alpha(picture)
+        _on_background(colors, alpha, name)
+    pixels = _with_alpha(colors, alpha)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", **LOSSLESS)
+    height, width, channels = pixels.shape
+    return Kept(
+        modality="image",
+        data=out.getvalue(),
+        media_type="image/webp",
+        format=form.name,
+        facts={"width": width, "height": height, "alpha": channels == 4},
+        array=pixels,
+    )
+
+
+def _keep_moving(picture: Any, form: Format, name: str, limits: Limits) -> Kept:
+    """Return what is kept of an animated picture: its frames in a lossless animated WebP."""
+    frames = picture.n_frames
+    most = MOVING_PIXELS * limits.pixels
+    if frames * picture.width * picture.height > most:
+        pixels = f"has {frames * picture.width * picture.height} pixels in {frames} frames"
+        raise MediaError(
+            name, f"{pixels}, at most {most} are read", "cut it", code="too_many_pixels", most=most
+        )
+    check_frames(_frames(picture, name), name)
+    durations: list[int] = []
+    pictures: list[Image.Image] = []
+    for index in range(frames):
+        picture.seek(index)
+        picture.load()
+        # read before the colours are, which makes another picture of a frame
+        durations.append(round(float(picture.info.get("duration") or 1000 * FRAME_SECONDS)))
+        check_seconds(name, sum(durations) / 1000, limits)
+        pictures.append(Image.fromarray(_with_alpha(*_rgb_and_alpha(picture))))
+    out = io.BytesIO()
+    pictures[0].save(
+        out,
+        "WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=durations,
+        loop=0,
+        **LOSSLESS,
+    )
+    facts = {"width": picture.width, "height": picture.height, "frames": frames}
+    facts |= {"seconds": sum(durations) / 1000, "alpha": any(p.mode == "RGBA" for p in pictures)}
+    return Kept(
+        modality="video",
+        data=out.getvalue(),
+        media_type="image/webp",
+        format=form.name,
+        facts=facts,
+    )
+
+
+def _with_alpha(colors: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Return colours with their alpha uint8 [H, W, 4]; without it [H, W, 3] if all is opaque."""
+    if alpha is None or alpha.min(initial=255) == 255:
+        return colors
+    return np.concatenate([colors, alpha[..., None]], axis=2)
+
+
+def _is_moving(picture: Any) -> bool:
+    """Return whether the frames of a picture follow each other in time."""
+    return picture.format in MOVING and getattr(picture, "n_frames", 1) > 1
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, form: Format, name: str, limits: Limits) -> Iterator[Any]:
+    """Yield a picture whose size has been checked and whose pixels have not been decoded.
+
+    What Pillow raises in the `with` block becomes the MediaError of a damaged file.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=[form.decoder]) as picture:
             check_size(name, *picture.size, limits.side)  # only the header is read so far
             if picture.width * picture.height > limits.pixels:
                 raise _too_many(name, f"has {picture.width * picture.height} pixels", limits)
-            if picture.format in MOVING and getattr(picture, "n_frames", 1) > 1:
-                return "video", check_frames(_frames(picture, name), name)
-            picture.load()
-            return "image", _on_background(picture, name)
+            yield picture
     except Image.DecompressionBombError:
         raise _too_many(name, "has too many pixels", limits) from None
     except (
@@ -115,10 +210,9 @@ def square(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(ImageOps.fit(Image.fromarray(pixels), size, Image.Resampling.BOX))
 
 
-def _on_background(picture: Image.Image, name: str) -> np.ndarray:
+def _on_background(colors: np.ndarray, alpha: np.ndarray | None, name: str) -> np.ndarray:
     """Return a picture on white, or on black if it is blank on white, uint8 [H, W, 3]. Raises
     MediaError for one that is blank on both."""
-    colors, alpha = _rgb_and_alpha(picture)
     pixels = blend(colors, alpha, 255)
     if is_plain(pixels) and alpha is not None:  # a white drawing on a transparent background
         pixels = blend(colors, alpha, 0)

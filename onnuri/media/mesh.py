@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import trimesh
+from PIL import Image
 from skimage.measure import marching_cubes
 
 from onnuri.errors import MediaError
 from onnuri.media.formats import Format, damaged
+from onnuri.media.kept import Kept
 from onnuri.modality import VOXELS
 
 Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=float)
@@ -43,6 +45,45 @@ def read(
     The file's materials may be in the folder `beside`. Raises MediaError for a file that is
     damaged, too large or encloses nothing.
     """
+    parts, linear = _parse(data, form, name, most_faces, beside)
+    return _fill_parts(parts, linear, form, name, most_faces)
+
+
+def keep(data: bytes, form: Format, name: str, most_faces: int, beside: Path | None = None) -> Kept:
+    """Return what is kept of a mesh: its parts, where they are, with their colours and textures, as
+    a GLB without names, cameras and notes.
+
+    The file's materials may be in the folder `beside`. Raises MediaError as `read` does.
+    """
+    parts, linear = _parse(data, form, name, most_faces, beside)
+    _fill_parts(parts, linear, form, name, most_faces)
+    try:
+        scene = trimesh.Scene()
+        for number, (part, matrix) in enumerate(parts):
+            scene.add_geometry(
+                _bare(part, linear),
+                node_name=f"node{number}",
+                geom_name=f"part{number}",
+                transform=matrix,
+            )
+        copy: Any = scene.export(file_type="glb", include_normals=False)
+    except Exception:  # trimesh's exporter raises all kinds of errors too
+        raise damaged(form, name) from None
+    faces = sum(len(part.faces) for part, _ in parts)
+    return Kept(
+        modality="shape",
+        data=bytes(copy),
+        media_type="model/gltf-binary",
+        format=form.name,
+        facts={"faces": faces},
+    )
+
+
+def _parse(
+    data: bytes, form: Format, name: str, most_faces: int, beside: Path | None
+) -> tuple[list[tuple[trimesh.Trimesh, np.ndarray]], bool]:
+    """Return a file's meshes, each with the matrix [4, 4] that moves it, and whether plain colours
+    are linear light. Raises MediaError for a file that is damaged or too large."""
     linear = _check_whole(data, form, name, most_faces, beside)
     try:
         resolver = trimesh.resolvers.FilePathResolver(str(beside)) if beside else None
@@ -55,11 +96,24 @@ def read(
             part = scene.geometry[geometry]
             if isinstance(part, trimesh.Trimesh) and len(part.faces):
                 parts.append((part, matrix))
-        _check_faces(sum(len(part.faces) for part, _ in parts), name, most_faces)
-        mesh = _join(parts, linear)
-    except MediaError:
-        raise
     except Exception:  # trimesh's parsers raise all kinds of errors
+        raise damaged(form, name) from None
+    _check_faces(sum(len(part.faces) for part, _ in parts), name, most_faces)
+    return parts, linear
+
+
+def _fill_parts(
+    parts: list[tuple[trimesh.Trimesh, np.ndarray]],
+    linear: bool,
+    form: Format,
+    name: str,
+    most_faces: int,
+) -> np.ndarray:
+    """Return the voxels uint8 [64, 64, 64, 4] of meshes together. Raises MediaError for meshes that
+    enclose nothing."""
+    try:
+        mesh = _join(parts, linear)
+    except Exception:  # colours and textures are whatever a file says
         raise damaged(form, name) from None
     check(mesh, name, most_faces)
     mesh.apply_transform(Z_UP)
@@ -72,6 +126,33 @@ def read(
             code="nothing_inside",
         )
     return voxels
+
+
+def _bare(part: trimesh.Trimesh, linear: bool) -> trimesh.Trimesh:
+    """Return a mesh with its surface and colours alone, which reads as the mesh does.
+
+    A texture stays with its material's colour; all other colours become vertex colours in sRGB, as
+    files that Onnuri writes have them.
+    """
+    visual: Any = part.visual
+    corners, triangles = np.asarray(part.vertices), np.asarray(part.faces)
+    material = getattr(visual, "material", None)
+    texture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    uv = getattr(visual, "uv", None)
+    if texture is not None and uv is not None and len(uv) == len(corners):
+        color = _material_color(material)
+        bare = trimesh.visual.material.PBRMaterial(
+            # a new picture: the file's own may carry notes, and be a JPEG
+            baseColorTexture=Image.fromarray(np.asarray(texture.convert("RGBA"))),
+            baseColorFactor=None if color is None else [*color, 255],
+        )
+        visuals = trimesh.visual.TextureVisuals(uv=uv, material=bare)
+        return trimesh.Trimesh(corners, triangles, visual=visuals, process=False)
+    colors = _colors(part, linear)
+    if getattr(visual, "kind", None) == "face":
+        corners, colors = corners[triangles.ravel()], np.repeat(colors, 3, axis=0)
+        triangles = np.arange(len(corners)).reshape(-1, 3)
+    return trimesh.Trimesh(corners, triangles, vertex_colors=colors, process=False)
 
 
 def check(mesh: Any, name: str, most_faces: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnuri.errors import MediaError
 from onnuri.media import audio, formats, image, mesh, text, video
+from onnuri.media.kept import Kept
 from onnuri.media.limits import LIMITS, Limits, check_bytes
 from onnuri.modality import VIDEO_FRAMES, Modality
 
@@ -21,10 +22,10 @@ from onnuri.modality import VIDEO_FRAMES, Modality
 def read(path: Path, modality: str, limits: Limits = LIMITS) -> Any:
     """Return a file as its modality's array. Raises MediaError for a file of another one."""
     if modality == "text":
-        data = _bytes_of(path, limits)
+        data = read_bytes(path, limits)
         formats.check_suffix(path, "text")
         return text.read(data, str(path))
-    return from_bytes(_bytes_of(path, limits), modality, str(path), limits, path.parent)
+    return from_bytes(read_bytes(path, limits), modality, str(path), limits, path.parent)
 
 
 def from_bytes(
@@ -48,7 +49,7 @@ def take_file(
     path: Path, declared: Modality | None = None, limits: Limits = LIMITS
 ) -> tuple[Modality, Any]:
     """Return what `take` returns for a file at a path, whatever the ending of its name."""
-    return take(_bytes_of(path, limits), declared, str(path), limits, path.parent)
+    return take(read_bytes(path, limits), declared, str(path), limits, path.parent)
 
 
 def take(
@@ -78,6 +79,26 @@ def take(
     return video.read(data, form, name, limits, declared)
 
 
+def keep(data: bytes, name: str, limits: Limits = LIMITS, beside: Path | None = None) -> Kept:
+    """Return what is kept of a file: checked as `take` checks it and decoded to its end, in one
+    form per modality, without metadata.
+
+    A mesh's materials may be in the folder `beside`. Raises MediaError, which calls the file
+    `name`.
+    """
+    form = _form_of(data, name)
+    check_bytes(name, len(data), limits)
+    if formats.is_cut_off(data):
+        raise formats.damaged(form, name)
+    if form.family == "picture":
+        return image.keep(data, form, name, limits)
+    if form.family == "mesh":
+        return mesh.keep(data, form, name, limits.faces, beside)
+    if form.family == "sound":
+        return audio.keep(data, form, name, limits)
+    return video.keep(data, form, name, limits)
+
+
 def _form_of(data: bytes, name: str) -> formats.Format:
     """Return the format of a file's bytes. Raises MediaError for an empty file or a format that is
     not read."""
@@ -102,7 +123,7 @@ def _form_of(data: bytes, name: str) -> formats.Format:
     return form
 
 
-def _bytes_of(path: Path, limits: Limits) -> bytes:
+def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
     """Return a file's content. Raises MediaError if it cannot be read or is larger than allowed."""
     if not path.exists():
         raise MediaError(str(path), "does not exist", "check the path")
