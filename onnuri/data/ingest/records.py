@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,13 @@ class SourcePart(NamedTuple):
     """why the part cannot be had at all"""
 
 
+class Tag(NamedTuple):
+    """A Tag is a word for an item beside its texts."""
+
+    text: str
+    language: str
+
+
 class Said(NamedTuple):
     """A Said holds what a source says about an item."""
 
@@ -58,6 +65,13 @@ class Said(NamedTuple):
     credit: str | None = None
     source: str | None = None
     concept: str | None = None
+    style: str | None = None
+    """how it is drawn, such as twemoji"""
+    kind: str | None = None
+    """what sort of thing it is, such as animals-nature"""
+    split: str | None = None
+    """train, dev or test, where the source has splits of its own"""
+    tags: tuple[Tag, ...] = ()
 
 
 class SourceItem(NamedTuple):
@@ -103,20 +117,44 @@ SAID_FIELDS = {
     "credit": ("credit", "attribution", "author", "creator"),
     "source": ("source", "source_url", "url", "homepage"),
     "concept": ("concept", "label", "cls", "class"),
+    "style": ("style",),
+    "kind": ("kind", "category"),
+    "split": ("split",),
 }
 """fields that say something about an item, by what they say"""
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+}
+"""splits by the names that others give them"""
 LANGUAGE_ENDING = re.compile(r"(.+)_([a-z]{2,3})$")
 
 
 def said_by(record: Mapping[str, Any]) -> Said:
     """Return what a record's fields say about its item."""
-    values: dict[str, str | None] = {}
+    values: dict[str, Any] = {}
     for name, fields in SAID_FIELDS.items():
         found = (record[field] for field in fields if record.get(field) not in (None, ""))
         value = next(found, None)
         is_plain = isinstance(value, str | int | float)
         values[name] = clean(str(value)) if is_plain else None
-    return Said(**values)
+    # a name that is no split counts as none: the item gets one by its concept
+    values["split"] = SPLITS.get((values["split"] or "").strip().lower())
+    return Said(**values, tags=tuple(_tags(record)))
+
+
+def _tags(record: Mapping[str, Any]) -> Iterator[Tag]:
+    """Yield the tags of a record's fields `tags_ko`, `tags_en` and so on: lists of strings."""
+    for key, value in record.items():
+        ending = LANGUAGE_ENDING.match(key)
+        if ending and ending[1] == "tags" and isinstance(value, list):
+            words = (clean(word) for word in value if isinstance(word, str) and word.strip())
+            yield from (Tag(word, ending[2]) for word in words)
 
 
 def texts_of(record: Mapping[str, Any], name: str) -> list[SourcePart]:

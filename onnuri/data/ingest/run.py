@@ -68,24 +68,43 @@ def ingest(path: Path, out: Path, config: IngestConfig) -> Summary:
     Raises ConfigError for a path that is nothing to ingest, for a folder that is something else or
     of another version, for settings other than those of the earlier run, and for a full disk.
     """
-    table.check_packages()
-    if config.workers is not None and config.workers < 0:
-        raise ConfigError(f"--workers {config.workers}", "is below 0", "give 0 or more")
+    check_settings(config)
     items = read_items(path)
     first = next(items, None)  # a mistake shows before anything is written
     if first is None:
         raise ConfigError(str(path), "holds nothing to ingest", "give a path with files")
     _refuse_within(path, out)
+    place = clean(str(path.resolve()))
+    return ingest_items(_chain(first, items), place, path.resolve().name, out, config)
+
+
+def check_settings(config: IngestConfig) -> None:
+    """Raise ConfigError for a number of workers below 0, DependencyError without the extra
+    `data`."""
+    table.check_packages()
+    if config.workers is not None and config.workers < 0:
+        raise ConfigError(f"--workers {config.workers}", "is below 0", "give 0 or more")
+
+
+def ingest_items(
+    items: Iterator[SourceItem], place: str, name: str, out: Path, config: IngestConfig
+) -> Summary:
+    """Ingest items that come from `place` into a folder, or go on where an earlier run ended.
+
+    Their keys stand under `name`, unless the settings give another source. Raises ConfigError for a
+    folder that is something else or of another version, for settings other than those of the
+    earlier run, for a full disk, and if nothing is taken.
+    """
     tables = Tables(out, create=True)
     with table.locked(out):
-        name = _register(tables, path, config)
+        source = _register(tables, place, name, config)
         tables.sweep()
-        writer = Writer(tables, name, config)
-        summary = _run(writer, _chain(first, items), config)
+        writer = Writer(tables, source, config)
+        summary = _run(writer, items, config)
         tables.sweep()
     if not summary.documents and not len(writer.done_before):
         raise ConfigError(
-            str(path),
+            place,
             f"holds nothing that is taken: {summary.rejected} rejected, the first because "
             f"{summary.first_fault}",
             f"see {out / table.REJECTED}",
@@ -105,12 +124,12 @@ def _refuse_within(path: Path, out: Path) -> None:
         raise ConfigError(f"--out {out}", f"lies within {path}", "give a folder outside it")
 
 
-def _register(tables: Tables, path: Path, config: IngestConfig) -> str:
-    """Return the name of a path in the table, under which its keys stand. Raises ConfigError if the
-    name is another path's, or was ingested with other settings."""
-    name = clean(config.source or path.resolve().name)
+def _register(tables: Tables, place: str, name: str, config: IngestConfig) -> str:
+    """Return the name of a place in the table, under which its keys stand. Raises ConfigError if
+    the name is another place's, or was ingested with other settings."""
+    name = clean(config.source or name)
     entry = {
-        "path": clean(str(path.resolve())),
+        "path": place,
         **{k: getattr(config, k) for k in ("licence", "stated_licence", "stated_credit")},
         "near_duplicates": config.near_duplicates,
     }
@@ -120,7 +139,7 @@ def _register(tables: Tables, path: Path, config: IngestConfig) -> str:
         tables.save_settings()
     elif known["path"] != entry["path"] and config.source is None:
         raise ConfigError(
-            str(path),
+            place,
             f"has the name of {known['path']}, which is in {tables.out} already",
             "give it a name with --source",
         )
@@ -297,7 +316,7 @@ class Writer:
             if near is not None:
                 self._duplicate(item.key, -1, "text", None, near)
                 return
-        split = self._split(said.concept, [name for name in hashes if name], digest)
+        split = self._split(said, [name for name in hashes if name], digest)
         for number, (part, name) in enumerate(zip(item.parts, hashes, strict=True)):
             self._add_medium(item.key, number, part, name, split)
         self._new_documents.append(
@@ -308,6 +327,9 @@ class Writer:
                 "licence": identifier(said.licence) if said.licence else None,
                 "credit": said.credit,
                 "concept": said.concept,
+                "style": said.style,
+                "kind": said.kind,
+                "tags": [tag._asdict() for tag in said.tags],
                 "split": split,
                 "digest": digest,
                 "bands": list(item.bands),
@@ -367,12 +389,15 @@ class Writer:
             line = {"key": key, "part": part, "kind": kind, "hash": name, "kept": kept}
             self._new_duplicates.append(line)
 
-    def _split(self, concept: str | None, hashes: list[str], digest: bytes) -> str:
-        """Return a document's split: by its concept's hash, or that of its media, or its own. A
-        document that would bring a medium into a second split belongs to none."""
+    def _split(self, said: Said, hashes: list[str], digest: bytes) -> str:
+        """Return a document's split: the one that is said, or by the hash of its concept, of its
+        media, or its own. A document that would bring a medium into a second split belongs to
+        none."""
         known = {self._media[name][0] for name in hashes if name in self._media}
-        if concept:
-            split = split_of(concept.casefold().strip())
+        if said.split:
+            split = said.split
+        elif said.concept:
+            split = split_of(said.concept.casefold().strip())
         elif len(known) == 1:
             return known.pop()
         else:

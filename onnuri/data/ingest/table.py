@@ -1,7 +1,7 @@
 """This module holds a folder of ingested media: two Lance datasets, and text files beside them.
 
     OUT/media.lance        one row per medium: hash, its bytes as a blob, facts, likeness
-    OUT/documents.lance    one row per document: key, parts, licence, credit, concept, split
+    OUT/documents.lance    one row per document: key, parts, licence, credit, concept, split …
     OUT/rejected.jsonl     what was not taken, and why
     OUT/duplicates.jsonl   what was there already, under which hash or key
     OUT/forgotten.txt      hashes of media that may never come in again
@@ -26,11 +26,11 @@ from typing import Any
 from onnuri import files
 from onnuri.errors import ConfigError, DependencyError
 
-VERSION = 1
+VERSION = 2
 MEDIA, DOCUMENTS = "media.lance", "documents.lance"
 REJECTED, DUPLICATES = "rejected.jsonl", "duplicates.jsonl"
 FORGOTTEN, SETTINGS, LOCK = "forgotten.txt", "ingest.json", ".lock"
-PACKAGES = ("lance", "pyarrow", "datatrove")
+PACKAGES = ("lance", "pyarrow", "datatrove", "resvg_py")
 READ_ROWS = 1024
 """rows of small columns that are read at once"""
 
@@ -92,6 +92,12 @@ def document_schema() -> Any:
             pa.field("hash", pa.string()),
         ]
     )
+    tag = pa.struct(
+        [
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("language", pa.string(), nullable=False),
+        ]
+    )
     return pa.schema(
         [
             pa.field(
@@ -105,6 +111,9 @@ def document_schema() -> Any:
             pa.field("licence", pa.string()),
             pa.field("credit", pa.string()),
             pa.field("concept", pa.string()),
+            pa.field("style", pa.string()),
+            pa.field("kind", pa.string()),
+            pa.field("tags", pa.list_(tag), nullable=False),
             pa.field("split", pa.string(), nullable=False),
             pa.field("digest", pa.binary(16), nullable=False),
             pa.field("bands", pa.list_(pa.int64()), nullable=False),

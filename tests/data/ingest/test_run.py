@@ -280,18 +280,18 @@ def test_a_table_of_another_version_is_refused(tmp_path, capsys):
     out = tmp_path / "table"
     ingest(tmp_path / "a.txt", out)
     settings_ = json.loads((out / "ingest.json").read_text())
-    (out / "ingest.json").write_text(json.dumps({**settings_, "version": 2}))
+    (out / "ingest.json").write_text(json.dumps({**settings_, "version": 1}))
     for command in (
         ("ingest", tmp_path / "a.txt", "-o", out),
         ("inspect", out, "-o", tmp_path / "p.html"),
         ("forget", "0" * 64, "--data", out),
     ):
-        assert "holds a table of version 2, not 1" in refused(capsys, "data", *command)
+        assert "holds a table of version 1, not 2" in refused(capsys, "data", *command)
     (out / "ingest.json").write_text(json.dumps(settings_))
     import lance
 
     lance.dataset(str(out / DOCUMENTS)).replace_schema_metadata({"onnuri": "9"})
-    assert "is a table of version 9, not 1" in refused(
+    assert "is a table of version 9, not 2" in refused(
         capsys, "data", "inspect", out, "-o", tmp_path / "p.html"
     )
 
@@ -367,6 +367,31 @@ def test_no_medium_is_in_two_splits(tmp_path):
     write_lines(tmp_path / "l.jsonl", records)
     ingest(tmp_path / "l.jsonl", tmp_path / "table")
     assert [row["split"] for row in rows(tmp_path / "table")] == ["test", "none", "test"]
+
+
+def test_a_split_style_kind_and_tags_that_are_said(tmp_path):
+    """Of two concepts whose hashes say otherwise, and one of them in the split of its picture."""
+    record = {"image": "a.svg", "text_en": "a square", "text_ko": "네모", "style": "flat"}
+    (tmp_path / "a.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 2"><path d="M0 0h2v2H0z"/></svg>'
+    )
+    said = {"kind": "shape", "tags_ko": ["상자"], "tags_en": ["box"]}
+    records = [
+        {**record, **said, "concept": named("train"), "split": "test"},
+        {**record, "text_en": "a block", "concept": named("test"), "split": "train"},
+    ]
+    write_lines(tmp_path / "l.jsonl", records)
+    ingest(tmp_path / "l.jsonl", tmp_path / "table")
+    first, second = rows(tmp_path / "table")
+    assert (first["split"], first["style"], first["kind"]) == ("test", "flat", "shape")
+    assert [(tag["text"], tag["language"]) for tag in first["tags"]] == [
+        ("상자", "ko"),
+        ("box", "en"),
+    ]
+    assert (second["split"], second["kind"], second["tags"]) == ("none", None, [])
+    (medium,) = rows(tmp_path / "table", MEDIA)
+    shape = (medium["format"], medium["width"], medium["height"], medium["alpha"])
+    assert shape == ("SVG", 256, 128, True)
 
 
 class Killed(BaseException):

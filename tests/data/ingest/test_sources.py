@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from media_files import write_lines, write_tar
 
 from onnuri.data.ingest import source_tar
-from onnuri.data.ingest.records import said_by, texts_of
+from onnuri.data.ingest.records import Said, Tag, said_by, texts_of
 from onnuri.data.ingest.sources import read_items
 from onnuri.errors import ConfigError
 from onnuri.media import reading
@@ -289,6 +289,10 @@ def test_what_records_say():
         "author": {"a": 1},
         "caption": ["a", "", "b"],
     }
-    assert said_by(record) == ("MIT", None, "u", "3")
+    assert said_by(record) == Said("MIT", None, "u", "3")
+    own = {"style": "noto", "category": "food", "split": " Validation", "tags_ko": ["빵", "", 3]}
+    tags = (Tag("빵", "ko"),)
+    assert said_by(own) == Said(style="noto", kind="food", split="dev", tags=tags)
+    assert said_by({"split": "extra", "tags": ["no language"]}) == Said()
     assert [part.text for part in texts_of(record, "x")] == ["a", "b"]
     assert [part.text for part in texts_of({"text": "t", "caption": "c"}, "x")] == ["t"]
