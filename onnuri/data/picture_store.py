@@ -30,6 +30,8 @@ class PictureItem(Config):
     """what it shows, by a name that all its pictures share"""
     style: str = ""
     """how it is drawn; pictures of one concept and style are of one pair"""
+    kind: str = ""
+    """what sort of thing it is, by which figures are counted apart"""
     names: tuple[str, ...] = ()
     """its names and tags in any language; the first of each language is the name"""
     split: str = "train"
