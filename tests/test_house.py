@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ["", "demo", "generate", "chat", "serve", "keys", "export", "train", "evaluate", "plan"]
-VERBS += ["watch", "tokenize", "train pretrain", "data"]
+VERBS += ["watch", "tokenize", "train pretrain", "train pictures", "data"]
 VERBS += ["data ingest", "data inspect", "data forget"]
 VERBS += ["train recipe", "train finetune", "plan recipe", "plan budget", "plan dry-run"]
 VERBS += ["plan validate", "evaluate matrix", "evaluate codecs", "evaluate words"]

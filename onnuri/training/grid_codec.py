@@ -15,7 +15,10 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -125,66 +128,55 @@ class GridTrainee(nn.Module):
 
 
 class GridObjective:
-    """A GridObjective trains a GridCodec on the training pictures of stores."""
+    """A GridObjective trains a GridCodec on the training pictures of a store."""
 
     def __init__(
         self,
         codec: GridCodec,
-        stores: dict[str, tuple[PictureStore, float]],
+        store: PictureStore,
         size: int = 32,
         losses: GridLossConfig | None = None,
         augment: AugmentConfig | None = None,
+        shares: Mapping[str, float] = MappingProxyType({}),
         seed: int = 0,
     ) -> None:
-        """Train on `size` pictures per batch, drawn from the stores by their weights.
+        """Train on `size` pictures per batch. `shares` are the shares of all pictures that some
+        styles have; the others share what is left by their number.
 
-        Raises ConfigError for a store without pictures to train on.
+        Raises ConfigError for a store without pictures to train on, for shares of styles that it
+        has not, and for shares of more than 1 together.
         """
         self.losses, self.augment = losses or GridLossConfig(), augment or AugmentConfig()
         self.module = GridTrainee(codec, self.losses.buckets)
-        self.size, self.seed = size, seed
-        self.stores = [store for store, _ in stores.values()]
-        self.numbers = [store.of_split("train") for store in self.stores]
-        for name, numbers in zip(stores, self.numbers, strict=True):
-            if not len(numbers):
-                raise ConfigError(f"pictures {name!r}", "have none to train on", "leave them out")
-        sides = {store.pixels.shape[-1] for store in self.stores}
-        if len(sides) != 1:
-            raise ConfigError(f"pictures of {sorted(sides)} pixels", "differ", "write them anew")
-        weights = np.array([weight for _, weight in stores.values()])
-        self.shares = weights / weights.sum()
-        self.whole = [store.is_whole() for store in self.stores]
-        concepts = {item.concept for store in self.stores for item in store.items}
-        self.concepts = {name: number for number, name in enumerate(sorted(concepts))}
+        self.store, self.size, self.seed = store, size, seed
+        self.numbers = store.of_split("train")
+        self.chances = _chances([store.items[k].style for k in self.numbers], shares)
+        self.is_whole = store.is_whole()
+        concepts = sorted({item.concept for item in store.items})
+        self.concepts = {name: number for number, name in enumerate(concepts)}
 
     def batch(self, step: int) -> PictureBatch:
         """Return the batch of a step."""
         rng = np.random.default_rng([self.seed, step])
-        chosen = [self._choose(rng) for _ in range(self.size)]
-        items = [self.stores[store].items[number] for store, number in chosen]
-        pixels = np.stack([self.stores[store].pixels[number] for store, number in chosen])
+        chosen = rng.choice(self.numbers, self.size, p=self.chances)
+        items = [self.store.items[number] for number in chosen]
         drawn = draw(
             rng,
             self.augment,
             may_mirror=np.array([item.may_mirror for item in items]),
-            is_whole=np.array([self.whole[store][number] for store, number in chosen]),
+            is_whole=self.is_whole[chosen],
         )
         cells = self.module.codec.config.cells**2
         cut = rng.random(self.size) < self.losses.unknown
         names = [ngrams(_name_of(item, rng), self.losses.buckets) for item in items]
         return PictureBatch(
-            pixels=torch.from_numpy(pixels),
+            pixels=torch.from_numpy(np.stack([self.store.pixels[k] for k in chosen])),
             drawn=drawn,
             known=torch.from_numpy(np.where(cut, rng.integers(1, cells, self.size), cells)),
             ngrams=torch.tensor(list(itertools.chain.from_iterable(names))),
             starts=torch.tensor([0, *itertools.accumulate(map(len, names))][:-1]),
             concepts=torch.tensor([self.concepts[item.concept] for item in items]),
         )
-
-    def _choose(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Return the number of a store, and that of a picture in it."""
-        store = int(rng.choice(len(self.stores), p=self.shares))
-        return store, int(rng.choice(self.numbers[store]))
 
     def loss(self, batch: PictureBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss [] of a batch, and figures for the log: each part, and the PSNR in dB of
@@ -217,6 +209,31 @@ class GridObjective:
         cells = torch.arange(settings.cells**2, device=known.device) < known[:, None]
         grid = cells.float().view(-1, 1, settings.cells, settings.cells)
         return F.interpolate(grid, scale_factor=settings.cell, mode="nearest")
+
+
+def _chances(styles: Sequence[str], shares: Mapping[str, float]) -> np.ndarray:
+    """Return each picture's chance [n] of being drawn, by its style. Raises ConfigError as
+    `GridObjective` does."""
+    if not styles:
+        raise ConfigError("the pictures", "have none to train on", "give a table with some")
+    counts = Counter(styles)
+    if unknown := sorted(shares.keys() - counts.keys()):
+        raise ConfigError(
+            f"style {unknown[0]!r}",
+            "is none of the pictures'",
+            f"use some of {', '.join(sorted(counts))}",
+        )
+    left = 1 - sum(shares.values())
+    others = sum(count for style, count in counts.items() if style not in shares)
+    if left < -1e-9 or (left < 1e-9) != (others == 0):
+        raise ConfigError(
+            f"shares {dict(shares)}",
+            f"leave {left:.3g} to {others} other pictures",
+            "let all together be 1",
+        )
+    each = {style: shares[style] / counts[style] for style in shares}
+    chances = np.array([each.get(style, left / max(others, 1)) for style in styles])
+    return np.asarray(chances / chances.sum())
 
 
 def _name_of(item: PictureItem, rng: np.random.Generator) -> str:

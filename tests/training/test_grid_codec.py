@@ -16,6 +16,7 @@ from onnuri.training.grid_codec import (
     GridLossConfig,
     GridObjective,
     NameTower,
+    _chances,
     _edges,
     _matching,
     _mean,
@@ -49,7 +50,7 @@ def objective(store, size=8, **losses):
     torch.manual_seed(0)
     weights = GridLossConfig(buckets=256, **losses)
     augment = AugmentConfig(plain=0.5)
-    return GridObjective(GridCodec(SMALL), {"squares": (store, 1.0)}, size, weights, augment)
+    return GridObjective(GridCodec(SMALL), store, size, weights, augment)
 
 
 def test_it_learns_pictures_and_their_names(store, tmp_path):
@@ -89,14 +90,35 @@ def test_batches_are_of_training_pictures_and_of_the_step_alone(store):
     assert not dev & drawn and len(drawn) == 30
 
 
-def test_stores_are_drawn_by_their_weights(store):
-    torch.manual_seed(0)
-    both = GridObjective(
-        GridCodec(SMALL), {"a": (store, 3.0), "b": (store, 1.0)}, 8, augment=AugmentConfig()
-    )
-    rng = np.random.default_rng(0)
-    share = np.mean([both._choose(rng)[0] for _ in range(2_000)])
-    assert 0.22 < share < 0.28
+def test_styles_have_their_shares():
+    styles = ["a"] * 3 + ["b"] * 8 + ["c"]
+    chances = _chances(styles, {"a": 0.6})
+    assert np.allclose(chances[:3], 0.2) and np.allclose(chances[3:], 0.4 / 9)
+    assert np.allclose(_chances(styles, {}), 1 / 12)
+    assert np.allclose(_chances(["a", "b", "b"], {"a": 0.5, "b": 0.5}), [0.5, 0.25, 0.25])
+
+
+def test_pictures_are_drawn_by_their_chance(store):
+    trained = objective(store, size=3000)
+    trained.chances = np.where(np.arange(30) == 7, 0.5, 0.5 / 29)
+    batch = trained.batch(0)
+    wanted = torch.from_numpy(store.pixels[trained.numbers[7]].copy())
+    assert 0.46 < (batch.pixels == wanted).flatten(1).all(1).float().mean() < 0.54
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ({"x": 0.5}, "style 'x': is none of the pictures'; use some of a, b"),
+        ({"a": 1.0}, "leave 0 to 1 other pictures"),
+        ({"a": 0.7, "b": 0.7}, "leave -0.4"),
+        ({"a": 0.2, "b": 0.2}, "leave 0.6 to 0 other pictures"),
+    ],
+)
+def test_wrong_shares_are_one_line(shares, words):
+    with pytest.raises(ConfigError) as error:
+        _chances(["a", "b"], shares)
+    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_unknown_cells_do_not_count(store):
