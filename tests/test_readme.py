@@ -45,12 +45,16 @@ def test_commands_run(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     writing.write(image.render(sample_scene(4, "seen")).image, tmp_path / "picture.png")
+    (tmp_path / "my-pictures").mkdir()
+    writing.write(image.render(sample_scene(5, "seen")).image, tmp_path / "my-pictures/cat.png")
+    (tmp_path / "my-pictures/cat.txt").write_text("a cat\n")
     for command in commands(README["README.md"]):
         if command[0] in LONG:
             parse(command)
         else:
             main(command)
     assert (tmp_path / "star.glb").exists() and (tmp_path / "my-model/config.json").exists()
+    assert "a cat" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.slow

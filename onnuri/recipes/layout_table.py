@@ -187,7 +187,7 @@ class LayoutTable(Config):
     def texts(self) -> list[list[str]]:
         """Return the table's texts, row by row, the layout first."""
         return [
-            [layout.removesuffix(",bf16"), *(self._text(model, layout) for model in self.models)]
+            [layout.replace(",bf16", ""), *(self._text(model, layout) for model in self.models)]
             for layout in self.layouts
         ]
 
