@@ -469,6 +469,29 @@ class Pretrain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPictures:
+    """Train a picture codec from nothing on pictures with names: `onnuri train pictures TABLE`,
+    where `onnuri data ingest` or `onnuri data fetch real` wrote TABLE. Interrupt it when you like:
+    the same command resumes. OUT/codecs/grid holds the codec, OUT/codec.json its figures."""
+
+    table: tyro.conf.Positional[Path]
+    """folder of the table"""
+    preset: Literal["cpu", "gpu", "smoke"] = "cpu"
+    """cpu: 64 pixels, two hours of two cores; gpu: 128 pixels, eight minutes of one GPU; smoke: a
+    minute that tests every stage"""
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """folder of the run; runs/pictures-PRESET without it"""
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = RecordConfig()
+
+    def run(self) -> None:
+        """Train the codec, or resume its run."""
+        from onnuri.recipes import pictures
+
+        out = self.out or Path("runs") / f"pictures-{self.preset}"
+        pictures.train(self.table, self.preset, out, self.record)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model from nothing (`onnuri train laptop`), a language model on text of your own
     (`onnuri train pretrain DIR --data STORE`), or fine-tune an existing one (`onnuri train finetune
@@ -478,6 +501,7 @@ class Train:
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
+        | Annotated[TrainPictures, tyro.conf.subcommand("pictures")]
         | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
         | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     ]
@@ -1097,7 +1121,7 @@ class PlanCommand:
 
 SUBCOMMANDS = {
     "plan": ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze"),
-    "train": ("recipe", "pretrain", "finetune"),
+    "train": ("recipe", "pictures", "pretrain", "finetune"),
 }
 """subcommands that a recipe's name may leave out: `plan axk1` is `plan recipe axk1`"""
 

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ["", "demo", "generate", "chat", "serve", "keys", "export", "train", "evaluate", "plan"]
-VERBS += ["watch", "tokenize", "train pretrain", "data"]
-VERBS += ["data ingest", "data inspect", "data forget", "data tokenize"]
+VERBS += ["watch", "tokenize", "train pretrain", "train pictures", "data"]
+VERBS += ["data ingest", "data inspect", "data forget", "data tokenize", "data fetch"]
 VERBS += ["train recipe", "train finetune", "plan recipe", "plan budget", "plan dry-run"]
 VERBS += ["plan validate", "evaluate matrix", "evaluate codecs", "evaluate words"]
 

@@ -23,6 +23,7 @@ CODECS = {
     "mel": "onnuri.codecs.audio:AudioCodec",
     "object_video": "onnuri.toyworld.codecs.video:VideoCodec",
     "object_shape": "onnuri.toyworld.codecs.mesh:ShapeCodec",
+    "grid": "onnuri.codecs.grid:GridCodec",
     "emu3": "onnuri.codecs.emu3:Emu3Codec",
     "mimi": "onnuri.codecs.mimi:MimiCodec",
 }

@@ -27,8 +27,9 @@ from onnuri.toyworld.codecs.visual import image_spec
 
 EMU3, MIMI = small_emu3(), small_mimi()
 CODECS = [EMU3, MIMI]
-ELSEWHERE = {"bpe", "object_image", "object_video", "object_shape", "mel", "tokenizer"}
-"""under contract in test_contract.py, and the tokenizer of others in model/test_base.py"""
+ELSEWHERE = {"bpe", "object_image", "object_video", "object_shape", "mel", "tokenizer", "grid"}
+"""under contract in test_contract.py, test_grid.py, and the tokenizer of others in
+model/test_base.py"""
 
 
 def item(codec, seed=0):

@@ -22,6 +22,7 @@ from skimage.metrics import structural_similarity
 from onnuri.codecs.audio import log_mel
 from onnuri.errors import ConfigError, DependencyError
 from onnuri.evaluation.machine import machine
+from onnuri.evaluation.pictures import psnr
 from onnuri.files import check_place, write_json
 from onnuri.media.mesh import mesh_of
 from onnuri.modality import AUDIO_HZ, LANGUAGES
@@ -85,14 +86,6 @@ def show(cards: dict[str, Any]) -> None:
                     modality, split, figures, f"{card['codes_in_use']} of {card['codes']}"
                 )
     Console().print(table)
-
-
-def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Return the PSNR in decibels between uint8 arrays [..., H, W, 3], over all pixels or those of
-    a mask [..., H, W]."""
-    error = (a.astype(np.float64) - b.astype(np.float64)) ** 2
-    mean = error.mean() if where is None else error[where].mean()
-    return float(10 * np.log10(255**2 / max(mean, 1e-6)))
 
 
 def _image(codec: Any, scene: Scene) -> tuple[Figures, np.ndarray]:

@@ -1,0 +1,80 @@
+"""This module takes the pictures of a table of ingested media, with their names, into a store that
+training reads.
+
+It knows the table and the store, no codec and no model.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from onnuri.data import picture_store
+from onnuri.data.ingest.table import DOCUMENTS, Tables
+from onnuri.data.picture_store import PictureItem
+from onnuri.errors import ConfigError
+
+MIRRORED = frozenset({"animals-nature", "food-drink"})
+"""kinds whose mirror image shows the same; of all others some show letters, clocks or hands"""
+AT_ONCE = 256
+"""pictures whose files are held at once"""
+COLUMNS = ("key", "parts", "concept", "style", "kind", "tags", "split", "source")
+
+
+def build(table: Path, out: Path, side: int) -> int:
+    """Write the pictures of a table into a store of squares of `side` pixels, and return their
+    number.
+
+    A document of one picture and any number of texts is a picture with names: its texts, each
+    language's first one first, then its tags. Raises ConfigError for a table without pictures.
+    """
+    tables = Tables(table)
+    rows = [row for row in tables.rows(DOCUMENTS, COLUMNS) if _picture_of(row)]
+    if not rows:
+        raise ConfigError(str(table), "has no picture with names of its own", "ingest some")
+    picture_store.write(out, _pictures(tables, rows), len(rows), side)
+    return len(rows)
+
+
+def _picture_of(row: dict[str, Any]) -> str | None:
+    """Return the hash of a document's picture, None unless it is the document's only medium."""
+    media = [part for part in row["parts"] if part["hash"]]
+    is_picture = len(media) == 1 and media[0]["modality"] == "image"
+    return str(media[0]["hash"]) if is_picture else None
+
+
+def _pictures(
+    tables: Tables, rows: list[dict[str, Any]]
+) -> Iterator[tuple[PictureItem, np.ndarray]]:
+    """Yield the pictures uint8 [H, W, 4] of documents with what they are."""
+    starts = range(0, len(rows), AT_ONCE)
+    for start in track(starts, "pictures", len(starts), transient=True):
+        chunk = rows[start : start + AT_ONCE]
+        files = tables.bytes_of(sorted({_picture_of(row) or "" for row in chunk}))
+        for row in chunk:
+            with Image.open(io.BytesIO(files[_picture_of(row) or ""])) as image:
+                yield item_of(row), np.asarray(image.convert("RGBA"))
+
+
+def item_of(row: dict[str, Any]) -> PictureItem:
+    """Return what a document says about its picture."""
+    texts = [(part["text"], part["language"] or "") for part in row["parts"] if part["text"]]
+    tags = [(tag["text"], tag["language"]) for tag in row["tags"]]
+    firsts: dict[str, str] = {}
+    for text, language in texts:
+        firsts.setdefault(language, text)
+    names = dict.fromkeys([*firsts.values(), *(text for text, _ in (*texts, *tags))])
+    return PictureItem(
+        concept=row["concept"] or row["key"],
+        style=row["style"] or row["source"],
+        kind=row["kind"] or "",
+        names=tuple(names),
+        split=row["split"],
+        may_mirror=row["kind"] in MIRRORED,
+    )

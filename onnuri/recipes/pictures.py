@@ -1,0 +1,178 @@
+"""This module trains a model of real pictures from nothing, on a table of ingested media: the whole
+road in one file, on two CPU cores or one GPU.
+
+    table → pictures with names → codec → figures of the codec
+
+Every stage resumes where it was interrupted. `cpu` takes pictures of 64 pixels, `gpu` of 128;
+`smoke` is the same code in a minute. Run: `onnuri data fetch real -o TABLE`, then `onnuri train
+pictures TABLE [--preset …]`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from onnuri import config
+from onnuri.codecs.grid import CONFIGS, GridCodec, GridConfig
+from onnuri.data import picture_table
+from onnuri.data.augment import AugmentConfig
+from onnuri.data.picture_store import PictureStore
+from onnuri.errors import ConfigError
+from onnuri.evaluation.machine import machine
+from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
+from onnuri.files import make_folder, write_json
+from onnuri.parallel import launch
+from onnuri.training.grid_codec import GridLossConfig, GridObjective
+from onnuri.training.loop import TrainConfig, fit
+from onnuri.training.record_config import NO_RECORD, RecordConfig
+
+PHOTOGRAPHS = {"tuxpaint": 0.2, "scratch-background": 0.05}
+"""shares of the styles that are photographs, most of them cut out, so that the codec does not learn
+drawings alone"""
+MARGIN = 1.125
+"""side of stored pictures over that of the codec, so that turned and shifted ones stay sharp"""
+
+
+class PicturesConfig(config.Config):
+    """A PicturesConfig holds everything a run needs; it is written to `run.json`."""
+
+    codec: GridConfig
+    loop: TrainConfig
+    size: int
+    """pictures per step of the codec"""
+    losses: GridLossConfig = GridLossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    shares: dict[str, float]
+    """shares of a step's pictures that some styles have"""
+    workers: int = 2
+    """threads of a CPU"""
+    seed: int = 0
+
+
+def cpu() -> PicturesConfig:
+    """Return the config of two hours of two cores, on pictures of 64 pixels."""
+    return PicturesConfig(
+        codec=CONFIGS["64"](),
+        loop=TrainConfig(minutes=120, learning_rate=1e-3, warmup_steps=200, decay=0.4),
+        size=32,
+        shares=PHOTOGRAPHS,
+    )
+
+
+def gpu() -> PicturesConfig:
+    """Return the config of eight minutes of one GPU, on pictures of 128 pixels."""
+    return PicturesConfig(
+        codec=CONFIGS["128"](),
+        loop=TrainConfig(
+            minutes=8, learning_rate=1e-3, warmup_steps=200, decay=0.5, loader_workers=12
+        ),
+        size=256,
+        shares=PHOTOGRAPHS,
+        workers=16,
+    )
+
+
+def smoke() -> PicturesConfig:
+    """Return the config of a minute, which tests every stage and learns nothing."""
+    return cpu().replace(
+        codec=CONFIGS["64"]().replace(widths=(16, 32), blocks=1, cell_blocks=1),
+        loop=TrainConfig(steps=4, log_every=1),
+        losses=GridLossConfig(buckets=256),
+        size=4,
+        shares={},
+    )
+
+
+PRESETS = {"cpu": cpu, "gpu": gpu, "smoke": smoke}
+
+
+def train(table: Path, preset: str, out: Path, record: RecordConfig = NO_RECORD) -> None:
+    """Train or resume a preset on the pictures of a table, in a folder; the codec ends in
+    OUT/codecs/grid. Raises ConfigError for a table without pictures to train on, and for a folder
+    of another run."""
+    settings = PRESETS[preset]()
+    make_folder(out)
+    _check_run(settings, out)
+    torch.set_num_threads(settings.workers)
+    store = pictures(table, settings, out)
+    codec(store, settings, out, record)
+    figures(store, settings, out)
+
+
+def _check_run(settings: PicturesConfig, out: Path) -> None:
+    """Write the settings to OUT/run.json, or compare them with what is there. Raises ConfigError if
+    they differ."""
+    path = out / "run.json"
+    if not path.exists():
+        settings.save(path)
+    elif PicturesConfig.load(path) != settings:
+        raise ConfigError(str(out), "holds a run of other settings", "give another --out")
+
+
+def pictures(table: Path, settings: PicturesConfig, out: Path) -> PictureStore:
+    """Return the table's pictures with their names, taken from it once."""
+    folder = out / "pictures"
+    if not folder.exists():
+        side = round(settings.codec.side * MARGIN)
+        count = picture_table.build(table, folder, side)
+        print(f"took {count:,} pictures of {side} pixels")
+    return PictureStore(folder)
+
+
+def codec(
+    store: PictureStore, settings: PicturesConfig, out: Path, record: RecordConfig = NO_RECORD
+) -> None:
+    """Train the codec on the pictures and save it in OUT/codecs/grid, unless it is there."""
+    folder = out / "codecs/grid"
+    if (folder / "config.json").exists():
+        return
+    torch.manual_seed(settings.seed)
+    device = launch.device()
+    objective = GridObjective(
+        GridCodec(settings.codec),
+        store,
+        settings.size,
+        settings.losses,
+        settings.augment,
+        settings.shares,
+        settings.seed,
+    )
+    objective.module.to(device)
+    fit(objective, settings.loop.replace(record=record), out / "codec", "picture codec")
+    objective.module.codec.cpu().save(folder)
+
+
+def figures(store: PictureStore, settings: PicturesConfig, out: Path) -> CodecFigures:
+    """Measure the codec on pictures of concepts and pairs that it was not trained on, and on
+    photographs of other packages; print the figures and write them to OUT/codec.json."""
+    trained = GridCodec.load(out / "codecs/grid")
+    side = settings.codec.side
+    found = {
+        "dev": measure(trained, of_store(store, "dev", side)),
+        "photographs": measure(trained, photographs(side)),
+    }
+    values = {split: each.to_json() for split, each in found.items()}
+    write_json({"machine": machine(), "run": settings.to_json(), **values}, out / "codec.json")
+    _show(found)
+    return found["dev"]
+
+
+def _show(found: dict[str, CodecFigures]) -> None:
+    """Print figures of each split and group."""
+    table = Table("pictures", "n", "PSNR", "inside", "thumbnail")
+    for split, measured in found.items():
+        for group, each in measured.groups.items():
+            name = split if group in ("all", split) else f"{split}: {group}"
+            if group == "all" and len(measured.groups) == 2:
+                continue  # the same as its one group
+            spread = (each.psnr_high - each.psnr_low) / 2
+            row = (f"{each.n:,}", f"{each.psnr:.2f} ± {spread:.2f}", f"{each.psnr_inside:.2f}")
+            table.add_row(name, *row, f"{each.thumbnail:.2f}")
+    console = Console(highlight=False)
+    console.print(table)
+    for split, measured in found.items():
+        console.print(f"{split}: {measured.codes_in_use:,} of {measured.codes:,} codes in use")

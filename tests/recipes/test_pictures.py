@@ -1,0 +1,60 @@
+"""The recipe of real pictures, all its stages, on a table of a few."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnuri.cli import main
+from onnuri.codecs import registry
+from onnuri.data.ingest.run import ingest
+from onnuri.data.ingest.settings import IngestConfig
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Ten pictures with names, in all three splits."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "in").mkdir()
+    lines = []
+    for number in range(10):
+        pixels = np.zeros((40, 40, 4), np.uint8)
+        pixels[5 : 20 + number, 5:30] = (*np.random.default_rng(number).integers(0, 256, 3), 255)
+        Image.fromarray(pixels).save(folder / f"in/{number}.png")
+        split = "dev" if number > 7 else "train"
+        line = {"image": f"{number}.png", "text": f"thing {number}", "split": split}
+        lines.append(json.dumps({**line, "style": "flat", "concept": str(number)}) + "\n")
+    (folder / "in/list.jsonl").write_text("".join(lines))
+    ingest(folder / "in", folder / "table", IngestConfig(workers=0, near_duplicates="keep"))
+    return folder / "table"
+
+
+def test_every_stage_runs_and_the_same_command_goes_on(table, tmp_path, capsys):
+    command = ["train", "pictures", str(table), "--preset", "smoke", "-o", str(tmp_path / "run")]
+    main(command)
+    told = capsys.readouterr().out
+    assert "took 10 pictures of 72 pixels" in told and "codes in use" in told
+    figures = json.loads((tmp_path / "run/codec.json").read_text())
+    assert figures["dev"]["groups"]["flat"]["n"] == 2
+    assert figures["photographs"]["groups"]["photographs"]["n"] >= 12
+    weights = (tmp_path / "run/codecs/grid/model.safetensors").read_bytes()
+    codec = registry.load(tmp_path / "run/codecs")["image"]
+    assert codec.encode(np.zeros((9, 9, 3), np.uint8)).shape == (64,)
+    main(command)  # nothing is left to do but to measure
+    assert (tmp_path / "run/codecs/grid/model.safetensors").read_bytes() == weights
+    assert "took" not in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "pictures", str(tmp_path), "--preset", "smoke", "-o", str(out)])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "holds no ingested media" in line and not (out / "pictures").exists()
+    main(["train", "pictures", str(table), "--preset", "smoke", "-o", str(out)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "pictures", str(table), "--preset", "cpu", "-o", str(out)])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "holds a run of other settings" in line
