@@ -620,7 +620,7 @@ def test_a_worker_starts_without_torch():
 def test_the_commands_of_the_docs_parse():
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     typed = re.findall(r"^onnuri (data .*)$", text, re.MULTILINE)
-    assert len(typed) == 5
+    assert len(typed) == 6
     for line in typed:
         parse(shlex.split(line, comments=True))
 
