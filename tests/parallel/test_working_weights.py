@@ -218,3 +218,14 @@ def test_a_batch_reaches_the_loss_as_it_is():
     )
     parts, _ = model.forward_backward(objective.batch(0), 40.0)
     assert float(parts.mean) > 0
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_model_keeps_its_weights_where_its_layout_says(offload, monkeypatch):
+    """On a CPU there is nowhere to move them, so that they are asked to move is what is seen."""
+    moved = []
+    monkeypatch.setattr("onnuri.parallel.model.keep_weights", lambda *asked: moved.append(asked))
+    network = BackboneConfig(vocabulary=32, width=16, layers=1, heads=2, hidden=24).build()
+    layout = ParallelConfig(dp=1, offload=offload)
+    ParallelModel(network, lambda batch: (batch, {}), layout)
+    assert moved == ([(network, torch.device("cpu"))] if offload else [])
