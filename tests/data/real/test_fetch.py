@@ -333,3 +333,19 @@ def test_the_manifest_comes_back_as_it_was_written(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "files", lambda _: Path(tmp_path))
     read = manifest.read()
     assert read.items == ITEMS and read.packages == {"a": one}
+
+
+def test_a_version_that_is_gone_is_asked_for_without_its_number(tmp_path, known, monkeypatch):
+    asked = []
+
+    def run(command, folder):
+        asked.append(command[-1])
+        (folder / "stamps_2_all.deb").write_bytes(b"2")
+        return "E: gone" if "=1" in command[-1] else ""
+
+    monkeypatch.setattr(clients, "_run", run)
+    package = known.packages["stamps"]
+    missing = clients.obtain(package, tmp_path, any_version=False)
+    assert missing == clients.Missing(package, "E: gone") and asked == ["stamps=1"]
+    assert clients.obtain(package, tmp_path, any_version=True) == tmp_path / package.file
+    assert asked[1:] == ["stamps=1", "stamps"]
