@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -79,6 +80,19 @@ def check_place(path: Path | None) -> None:
         make_folder(path.parent)
         if path.is_dir():
             raise MediaError(str(path), "is a folder", "give a file's name")
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user's caches: `$XDG_CACHE_HOME/onnuri`, or `~/.cache/onnuri` where
+    that names no absolute path (XDG Base Directory Specification)."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (base if base.is_absolute() else Path.home() / ".cache") / "onnuri"
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(folder: Path) -> None:

@@ -49,6 +49,11 @@ class Codec(nn.Module, ABC):
         self.config, self.spec = config, spec
 
     @property
+    def device(self) -> torch.device:
+        """Return the device of the networks; a codec without weights has none."""
+        return next(self.parameters()).device
+
+    @property
     def num_codes(self) -> int:
         """Return the number of different codes."""
         return self.spec.num_codes

@@ -56,9 +56,3 @@ class ForeignCodec(Codec):
         import transformers  # here, because it is slow to import
 
         return getattr(transformers, cls.network_class)
-
-    @property
-    def device(self) -> torch.device:
-        """Return the network's device."""
-        device: torch.device = next(self.network.parameters()).device
-        return device

@@ -256,8 +256,8 @@ class GridDecoder(nn.Module):
         given; the others are as the decoder has learned to leave them."""
         cells = self.digits(digits)
         if known is not None:
-            is_known = torch.arange(cells.shape[2], device=cells.device) < known[:, None]
-            cells = torch.where(is_known[:, None, :, None], cells, self.unknown)
+            is_known = known_cells(known, cells.shape[2])[:, None, :, None]
+            cells = torch.where(is_known, cells, self.unknown)
         cells = self.cells(cells)
         batch, count = cells.shape[:2]
         maps = cells.flatten(0, 1).transpose(1, 2).unflatten(2, (self.side, self.side))
@@ -292,13 +292,13 @@ class GridCodec(Codec):
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
         """Return the codes int64 [K] of every picture."""
-        found: list[np.ndarray] = []
+        codes: list[np.ndarray] = []
         for start in range(0, len(items), AT_ONCE):
             squares = [square(item, self.config.side) for item in items[start : start + AT_ONCE]]
-            pixels = torch.from_numpy(np.stack(squares)).to(self._device)
+            pixels = torch.from_numpy(np.stack(squares)).to(self.device)
             frames = pixels.permute(0, 3, 1, 2).float()[:, None] / 127.5 - 1
-            found += list(self.fsq.encode(self.encoder(frames))[:, 0].cpu().numpy())
-        return found
+            codes += list(self.fsq.encode(self.encoder(frames))[:, 0].cpu().numpy())
+        return codes
 
     @torch.inference_mode()
     def decode_batch(self, codes: list[np.ndarray]) -> list[np.ndarray]:
@@ -320,25 +320,25 @@ class GridCodec(Codec):
 
     def code_features(self) -> Tensor:
         """Return the digits of every code, float32 [codes, D] in [-1, 1]."""
-        codes = torch.arange(self.fsq.num_codes, device=self._device)
+        codes = torch.arange(self.fsq.num_codes, device=self.device)
         return self.fsq.decode(codes).float().cpu()
 
     def _decode(self, codes: list[np.ndarray], known: Tensor | None) -> list[np.ndarray]:
         """Return the pictures of whole sequences of codes, of which the first `known` count."""
         pictures: list[np.ndarray] = []
         for start in range(0, len(codes), AT_ONCE):
-            batch = torch.from_numpy(np.stack(codes[start : start + AT_ONCE])).to(self._device)
+            batch = torch.from_numpy(np.stack(codes[start : start + AT_ONCE])).to(self.device)
             digits = self.fsq.decode(batch)[:, None]
-            frames = self.decoder(digits, None if known is None else known.to(self._device))[:, 0]
+            frames = self.decoder(digits, None if known is None else known.to(self.device))[:, 0]
             # + 0.5, because the cast to uint8 truncates
             levels = ((frames.float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
             pictures += list(levels.permute(0, 2, 3, 1).cpu().numpy())
         return pictures
 
-    @property
-    def _device(self) -> torch.device:
-        """Return the networks' device."""
-        return self.encoder.digits.weight.device
+
+def known_cells(known: Tensor, count: int) -> Tensor:
+    """Return bool [B, count]: the first `known` [B] of each picture's cells."""
+    return torch.arange(count, device=known.device) < known[:, None]
 
 
 def square(picture: np.ndarray, side: int) -> np.ndarray:

@@ -37,6 +37,8 @@ class PictureItem(Config):
     split: str = "train"
     may_mirror: bool = False
     """whether its mirror image shows the same: letters, flags and clocks do not"""
+    is_whole: bool = False
+    """whether it has a ground of its own, no pixel of which is transparent; `write` sees to it"""
 
 
 class PictureStore:
@@ -65,14 +67,8 @@ class PictureStore:
 
     def of_split(self, split: str) -> np.ndarray:
         """Return the numbers int64 [n] of the pictures of a split."""
-        found = [number for number, item in enumerate(self.items) if item.split == split]
-        return np.array(found, np.int64)
-
-    def is_whole(self) -> np.ndarray:
-        """Return bool [N]: which pictures have no transparent pixel, and so a ground of their
-        own."""
-        # picture by picture: the array may not fit the memory
-        return np.array([bool(pixels[3].min() == 255) for pixels in self.pixels], bool)
+        numbers = [number for number, item in enumerate(self.items) if item.split == split]
+        return np.array(numbers, np.int64)
 
 
 def write(
@@ -85,7 +81,9 @@ def write(
         pixels = np.lib.format.open_memmap(part / PIXELS, "w+", np.uint8, shape)
         lines = []
         for number, (item, picture) in enumerate(_checked(pictures, count, folder)):
-            pixels[number] = within_square(picture, side).transpose(2, 0, 1)
+            square = within_square(picture, side)
+            pixels[number] = square.transpose(2, 0, 1)
+            item = item.replace(is_whole=bool(square[..., 3].min() == 255))
             lines.append(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
         pixels.flush()
         (part / ITEMS).write_text("".join(lines), encoding="utf-8")

@@ -81,10 +81,10 @@ class CodecFigures(Config):
     groups: dict[str, PictureFigures]
 
 
-def psnr(made: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> float:
+def psnr(output: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> float:
     """Return the PSNR in dB between uint8 arrays [..., H, W, 3], over all pixels or those of a mask
     [..., H, W]."""
-    error = (made.astype(np.float64) - truth) ** 2
+    error = (output.astype(np.float64) - truth) ** 2
     mean = error.mean() if where is None else error[where].mean()
     return float(10 * np.log10(255**2 / max(mean, 1e-6)))
 
@@ -110,10 +110,10 @@ def photographs(side: int) -> Iterator[GivenPicture]:
     """Yield the middle of each photograph of scikit-image and, where it is installed, of
     scikit-learn."""
     for package, names in PHOTOGRAPHS.items():
-        found = importlib.util.find_spec(package)
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
             continue
-        folder = Path(found.origin).parent / FOLDERS[package]
+        folder = Path(spec.origin).parent / FOLDERS[package]
         for name in names:
             with Image.open(folder / name) as image:
                 pixels = np.asarray(image.convert("RGB"))
@@ -133,9 +133,9 @@ def measure(codec: Codec, pictures: Iterable[GivenPicture]) -> CodecFigures:
             continue
         codes = codec.encode_batch([each.pixels for each in batch])
         in_use.update(int(code) for sequence in codes for code in sequence)
-        for each, made in zip(batch, codec.decode_batch(codes), strict=True):
-            inside = psnr(made, each.pixels, each.cover) if each.cover.any() else float("nan")
-            row = (psnr(made, each.pixels), inside, psnr(thumbnail(each.pixels), each.pixels))
+        for each, output in zip(batch, codec.decode_batch(codes), strict=True):
+            inside = psnr(output, each.pixels, each.cover) if each.cover.any() else float("nan")
+            row = (psnr(output, each.pixels), inside, psnr(thumbnail(each.pixels), each.pixels))
             rows[each.group].append(row)
             rows["all"].append(row)
         batch = []

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onnuri import files
 from onnuri.inference.cache import Cache
 from onnuri.inference.cpu_llama import LlamaForward, is_plain_llama, queries_keys_values
 from onnuri.inference.hf_forward import HFForward
@@ -91,7 +92,7 @@ def build(weight: str) -> ctypes.CDLL | None:
     ]
     try:
         path = (
-            _cache_folder()
+            files.cache_folder()
             / f"kernel-{hashlib.sha256(repr(build_inputs).encode()).hexdigest()[:24]}.so"
         )
         if not path.exists():
@@ -136,11 +137,6 @@ def _compile(compiler: str, flags: tuple[str, ...], weight: str, path: Path) -> 
                 library.rename(path)
                 return
         result.check_returncode()
-
-
-def _cache_folder() -> Path:
-    """Return the folder of this user's compiled kernels."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onnuri"
 
 
 def _features() -> str:

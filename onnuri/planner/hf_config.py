@@ -18,6 +18,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from onnuri import files
 from onnuri.errors import ConfigError, DependencyError
 from onnuri.phrases import Phrase
 from onnuri.planner import shapes
@@ -259,8 +260,7 @@ def _place(raw: dict[str, Any]) -> Path:
         except importlib.metadata.PackageNotFoundError:
             versions.append("none")
     key = json.dumps([READER, versions, raw], sort_keys=True)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "onnuri" / "shapes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return files.cache_folder() / "shapes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def _load_reading(raw: dict[str, Any]) -> ModelReading | None:

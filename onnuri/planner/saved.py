@@ -16,9 +16,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from onnuri import config
+from onnuri import config, files
 from onnuri.errors import OnnuriError
-from onnuri.files import write_json
 
 MOST = 256
 """number of answers that are kept, the last ones used"""
@@ -27,12 +26,7 @@ MOST = 256
 def folder() -> Path:
     """Return where the user's answers are kept: `$XDG_CACHE_HOME/onnuri/plans`, or
     `~/.cache/onnuri/plans`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (
-        (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache")
-        / "onnuri"
-        / "plans"
-    )
+    return files.cache_folder() / "plans"
 
 
 @functools.cache
@@ -74,7 +68,7 @@ class Saved:
         path = self._path(inputs)
         if path is not None:
             with contextlib.suppress(OSError, OnnuriError):
-                write_json({"inputs": inputs, "answer": answer}, path)
+                files.write_json({"inputs": inputs, "answer": answer}, path)
                 self._prune(path.parent)
 
     def _path(self, inputs: dict[str, Any]) -> Path | None:

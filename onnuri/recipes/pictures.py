@@ -151,20 +151,20 @@ def figures(store: PictureStore, settings: PicturesConfig, out: Path) -> CodecFi
     photographs of other packages; print the figures and write them to OUT/codec.json."""
     trained = GridCodec.load(out / "codecs/grid")
     side = settings.codec.side
-    found = {
+    measured = {
         "dev": measure(trained, of_store(store, "dev", side)),
         "photographs": measure(trained, photographs(side)),
     }
-    values = {split: each.to_json() for split, each in found.items()}
+    values = {split: each.to_json() for split, each in measured.items()}
     write_json({"machine": machine(), "run": settings.to_json(), **values}, out / "codec.json")
-    _show(found)
-    return found["dev"]
+    _show(measured)
+    return measured["dev"]
 
 
-def _show(found: dict[str, CodecFigures]) -> None:
+def _show(figures_by_split: dict[str, CodecFigures]) -> None:
     """Print figures of each split and group."""
     table = Table("pictures", "n", "PSNR", "inside", "thumbnail")
-    for split, measured in found.items():
+    for split, measured in figures_by_split.items():
         for group, each in measured.groups.items():
             name = split if group in ("all", split) else f"{split}: {group}"
             if group == "all" and len(measured.groups) == 2:
@@ -174,5 +174,5 @@ def _show(found: dict[str, CodecFigures]) -> None:
             table.add_row(name, *row, f"{each.thumbnail:.2f}")
     console = Console(highlight=False)
     console.print(table)
-    for split, measured in found.items():
+    for split, measured in figures_by_split.items():
         console.print(f"{split}: {measured.codes_in_use:,} of {measured.codes:,} codes in use")

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnuri.codecs.grid import CellBlock, GridCodec
+from onnuri.codecs.grid import CellBlock, GridCodec, known_cells
 from onnuri.config import Config
 from onnuri.data.augment import AugmentConfig, Draw, apply, draw
 from onnuri.data.picture_store import PictureItem, PictureStore
@@ -151,7 +151,6 @@ class GridObjective:
         self.store, self.size, self.seed = store, size, seed
         self.numbers = store.of_split("train")
         self.chances = _chances([store.items[k].style for k in self.numbers], shares)
-        self.is_whole = store.is_whole()
         concepts = sorted({item.concept for item in store.items})
         self.concepts = {name: number for number, name in enumerate(concepts)}
 
@@ -164,7 +163,7 @@ class GridObjective:
             rng,
             self.augment,
             may_mirror=np.array([item.may_mirror for item in items]),
-            is_whole=self.is_whole[chosen],
+            is_whole=np.array([item.is_whole for item in items]),
         )
         cells = self.module.codec.config.cells**2
         cut = rng.random(self.size) < self.losses.unknown
@@ -180,18 +179,17 @@ class GridObjective:
 
     def loss(self, batch: PictureBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss [] of a batch, and figures for the log: each part, and the PSNR in dB of
-        pictures of which all cells are known."""
+        the pixels whose cells are known."""
         codec, weights = self.module.codec, self.losses
-        device = codec.encoder.digits.weight.device
-        batch = batch.to(device)
+        batch = batch.to(codec.device)
         target, cover = apply(batch.pixels, batch.drawn, codec.config.side)
-        with _mixed(device):
+        with _mixed(codec.device):
             frames, digits = codec(2 * target[:, None] - 1, batch.known)
             logits = self.module.names(digits[:, 0], batch)
-        made = (frames[:, 0].float() + 1) / 2
+        output = (frames[:, 0].float() + 1) / 2
         known = self._known_pixels(batch.known)
         weight = (1 + (weights.cover - 1) * cover) * known
-        error = made - target
+        error = output - target
         parts = {
             "absolute": _mean(error.abs(), weight),
             "squared": _mean(error**2, weight),
@@ -206,8 +204,11 @@ class GridObjective:
     def _known_pixels(self, known: Tensor) -> Tensor:
         """Return 1 for pixels in known cells and 0 elsewhere, float32 [B, 1, S, S]."""
         settings = self.module.codec.config
-        cells = torch.arange(settings.cells**2, device=known.device) < known[:, None]
-        grid = cells.float().view(-1, 1, settings.cells, settings.cells)
+        grid = (
+            known_cells(known, settings.cells**2)
+            .float()
+            .view(-1, 1, settings.cells, settings.cells)
+        )
         return F.interpolate(grid, scale_factor=settings.cell, mode="nearest")
 
 

@@ -13,7 +13,6 @@ module knows no objective.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -30,8 +29,8 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, Replicate
 
+from onnuri import files
 from onnuri.errors import ConfigError, WeightsError
-from onnuri.files import write_json
 from onnuri.parallel.group import gather_objects, rank, ranks
 from onnuri.parallel.whole import named_state
 from onnuri.training.optim import Optimizers
@@ -144,7 +143,7 @@ def _publish(
     if rank():
         return
     all_hashes = {name: value for each in hashes for name, value in each.items()}
-    write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
+    files.write_json({"position": position._asdict(), "sha256": all_hashes}, part / SUMMARY)
     _sync(part / SUMMARY)
     _sync(part)
     os.rename(part, folder)
@@ -310,8 +309,7 @@ def _check_names(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 def _hash(path: Path) -> str:
     """Return a file's SHA-256, an empty text if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256_of(path)
     except OSError:
         return ""
 

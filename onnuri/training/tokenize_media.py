@@ -188,8 +188,7 @@ def encode_shard(job: CodesShard) -> None:
             except MediaError as error:
                 reasons[name] = str(error)
         if items:
-            made = codec.encode_batch(list(items.values()))
-            codes.update(zip(items, made, strict=True))
+            codes.update(zip(items, codec.encode_batch(list(items.values())), strict=True))
     _write_shard(job, codes, reasons)
 
 

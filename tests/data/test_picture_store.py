@@ -50,7 +50,7 @@ def test_hidden_colours_do_not_bleed_where_a_picture_is_resized():
 
 def test_which_pictures_have_a_ground_of_their_own(tmp_path):
     write(tmp_path / "s", [(item(0), picture(0, 20, 20, 3)), (item(1), picture(1, 20, 20))], 2, 20)
-    assert PictureStore(tmp_path / "s").is_whole().tolist() == [True, False]
+    assert [item.is_whole for item in PictureStore(tmp_path / "s").items] == [True, False]
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -10,6 +10,7 @@ follows from the items' order alone, so a run that was killed ends in the rows o
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
 from collections import Counter
@@ -75,7 +76,7 @@ def ingest(path: Path, out: Path, config: IngestConfig) -> Summary:
         raise ConfigError(str(path), "holds nothing to ingest", "give a path with files")
     _refuse_within(path, out)
     place = clean(str(path.resolve()))
-    return ingest_items(_chain(first, items), place, path.resolve().name, out, config)
+    return ingest_items(itertools.chain([first], items), place, path.resolve().name, out, config)
 
 
 def check_settings(config: IngestConfig) -> None:
@@ -110,12 +111,6 @@ def ingest_items(
             f"see {out / table.REJECTED}",
         )
     return summary
-
-
-def _chain(first: SourceItem, items: Iterator[SourceItem]) -> Iterator[SourceItem]:
-    """Yield the first item and the others."""
-    yield first
-    yield from items
 
 
 def _refuse_within(path: Path, out: Path) -> None:

@@ -7,7 +7,6 @@ items.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -51,7 +50,7 @@ def obtain(package: Package, folder: Path, any_version: bool) -> Path | Missing:
         place = downloaded
     if any_version:
         return place
-    digest = hash_of(place)
+    digest = files.sha256_of(place)
     if digest != package.sha256:
         raise ConfigError(
             str(place),
@@ -59,12 +58,6 @@ def obtain(package: Package, folder: Path, any_version: bool) -> Path | Missing:
             "remove it and try again, or take what is the same in it with --any-version",
         )
     return place
-
-
-def hash_of(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _command(package: Package, version: str) -> list[str]:
@@ -101,7 +94,7 @@ def _download(package: Package, folder: Path, any_version: bool) -> Path | str:
         found = [path for path in partial.iterdir() if path.is_file()]
         if len(found) != 1:
             return f"{package.client} wrote {len(found)} files, not one"
-        if not any_version and (digest := hash_of(found[0])) != package.sha256:
+        if not any_version and (digest := files.sha256_of(found[0])) != package.sha256:
             raise ConfigError(
                 package.label,
                 f"came with SHA-256 {digest[:16]}…, not {package.sha256[:16]}…",

@@ -7,13 +7,13 @@ item that is in the table is not read again.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from onnuri import files
 from onnuri.data.ingest import run, table
 from onnuri.data.ingest.licences import is_permissive
 from onnuri.data.ingest.settings import IngestConfig
@@ -41,9 +41,10 @@ def fetch(out: Path, config: FetchConfig, known: Manifest | None = None) -> None
     items = [item for item in known.items if item.group in config.groups]
     if config.licence == "permissive":
         items = [item for item in items if is_permissive(_licence(item, known))]
-    folder = config.archives or _cache() / "onnuri" / "real"
+    folder = config.archives or files.cache_folder() / "real"
     console = Console(highlight=False, soft_wrap=True)
-    with table.locked(_made(folder)):
+    files.make_folder(folder)
+    with table.locked(folder):
         archives, missing = _obtain(_needed(items, known), folder, config, console)
     had = [item for item in items if _packages(item) <= archives.keys()]
     if not had:
@@ -83,18 +84,6 @@ def _needed(items: Sequence[Item], known: Manifest) -> list[Package]:
     """Return the packages that items need, in the manifest's order."""
     names = {name for item in items for name in _packages(item)}
     return [package for name, package in known.packages.items() if name in names]
-
-
-def _cache() -> Path:
-    """Return the user's cache folder (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _made(folder: Path) -> Path:
-    """Return a folder, which is made. Raises ConfigError if it cannot be."""
-    with table.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _obtain(
