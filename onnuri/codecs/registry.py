@@ -14,7 +14,7 @@ from typing import Any
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec
-from onnuri.errors import ConfigError
+from onnuri.errors import ConfigError, OnnuriError, WeightsError
 
 CODECS = {
     "bpe": "onnuri.codecs.text:TextCodec",
@@ -88,9 +88,20 @@ def digest(folder: Path, spec: CodecSpec) -> str:
 
 
 def load(folder: Path, first: tuple[str, ...] = ()) -> dict[str, Codec]:
-    """Return the codecs in a folder `codecs/` by name, in the order of `read_specs`."""
+    """Return the codecs in a folder `codecs/` by name, in the order of `read_specs`. Raises
+    WeightsError if one cannot be read."""
     codecs: dict[str, Codec] = {}
-    for spec in read_specs(folder, first):
-        beside = [codec for codec in codecs.values() if folder_of(codec.spec) == folder_of(spec)]
-        codecs[spec.name] = codec_class(spec.codec).load(folder / folder_of(spec), spec, beside)
+    try:
+        for spec in read_specs(folder, first):
+            own = folder_of(spec)
+            beside = [codec for codec in codecs.values() if folder_of(codec.spec) == own]
+            codecs[spec.name] = codec_class(spec.codec).load(folder / own, spec, beside)
+    except OnnuriError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise nothing more special
+        raise WeightsError(
+            str(folder),
+            f"holds codecs that cannot be read ({error})",
+            "give a folder that `onnuri train` or `export` wrote",
+        ) from error
     return codecs

@@ -65,6 +65,11 @@ class PictureStore:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def styles(self) -> set[str]:
+        """Return the styles of the pictures that are trained on."""
+        return {item.style for item in self.items if item.split == "train"}
+
     def of_split(self, split: str) -> np.ndarray:
         """Return the numbers int64 [n] of the pictures of a split."""
         numbers = [number for number, item in enumerate(self.items) if item.split == split]

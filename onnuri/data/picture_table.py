@@ -6,6 +6,7 @@ It knows the table and the store, no codec and no model.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,14 @@ def build(table: Path, out: Path, side: int) -> int:
         raise ConfigError(str(table), "has no picture with names of its own", "ingest some")
     picture_store.write(out, _pictures(tables, rows), len(rows), side)
     return len(rows)
+
+
+def digest(table: Path) -> str:
+    """Return a name of a table's documents and their order."""
+    hashed = hashlib.sha256()
+    for row in Tables(table).rows(DOCUMENTS, ("key", "digest", "split")):
+        hashed.update(repr(sorted(row.items())).encode())
+    return hashed.hexdigest()
 
 
 def _picture_of(row: dict[str, Any]) -> str | None:

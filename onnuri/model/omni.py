@@ -78,20 +78,14 @@ def load_codecs(folder: Path) -> dict[str, Any]:
 
     Raises WeightsError if one of the five is missing, or any cannot be read.
     """
-    try:
-        codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
-        missing = [modality for modality in MEDIA if modality not in codecs]
-        if missing:
-            raise FileNotFoundError(f"no codec of {', '.join(missing)}")
-        return codecs
-    except OnnuriError:
-        raise
-    except Exception as error:  # tokenizers and safetensors raise nothing more special
+    codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
+    if missing := [modality for modality in MEDIA if modality not in codecs]:
         raise WeightsError(
             str(folder),
-            f"holds codecs that cannot be read ({error})",
+            f"holds codecs that cannot be read (no codec of {', '.join(missing)})",
             "give a folder that `onnuri train` or `export` wrote",
-        ) from error
+        )
+    return codecs
 
 
 def new_layout(codecs: dict[str, Any], tasks: bool = False) -> TokenLayout:

@@ -17,18 +17,19 @@ from rich.console import Console
 from rich.table import Table
 
 from onnuri import config
+from onnuri.codecs import registry
 from onnuri.codecs.grid import CONFIGS, GridCodec, GridConfig
 from onnuri.data import picture_table
 from onnuri.data.augment import AugmentConfig
 from onnuri.data.picture_store import PictureStore
-from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
-from onnuri.files import make_folder, write_json
+from onnuri.files import make_folder, whole_folder, write_json
 from onnuri.parallel import launch
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.record_config import NO_RECORD, RecordConfig
+from onnuri.training.run_settings import RUN, check_same_run
 
 PHOTOGRAPHS = {"tuxpaint": 0.2, "scratch-background": 0.05}
 """shares of the styles that are photographs, most of them cut out, so that the codec does not learn
@@ -47,7 +48,7 @@ class PicturesConfig(config.Config):
     losses: GridLossConfig = GridLossConfig()
     augment: AugmentConfig = AugmentConfig()
     shares: dict[str, float]
-    """shares of a step's pictures that some styles have"""
+    """shares of a step's pictures that some styles have, where the table has pictures of them"""
     workers: int = 2
     """threads of a CPU"""
     seed: int = 0
@@ -96,21 +97,19 @@ def train(table: Path, preset: str, out: Path, record: RecordConfig = NO_RECORD)
     of another run."""
     settings = PRESETS[preset]()
     make_folder(out)
-    _check_run(settings, out)
+    _begin(table, settings, out)
     torch.set_num_threads(settings.workers)
     store = pictures(table, settings, out)
     codec(store, settings, out, record)
     figures(store, settings, out)
 
 
-def _check_run(settings: PicturesConfig, out: Path) -> None:
-    """Write the settings to OUT/run.json, or compare them with what is there. Raises ConfigError if
-    they differ."""
-    path = out / "run.json"
-    if not path.exists():
-        settings.save(path)
-    elif PicturesConfig.load(path) != settings:
-        raise ConfigError(str(out), "holds a run of other settings", "give another --out")
+def _begin(table: Path, settings: PicturesConfig, out: Path) -> None:
+    """Write the settings, and what the table holds, to OUT/run.json, or compare them with what is
+    there. Raises ConfigError if they differ."""
+    values = {**settings.to_json(), "table_sha256": picture_table.digest(table)}
+    check_same_run(out, values)
+    write_json(values, out / RUN)
 
 
 def pictures(table: Path, settings: PicturesConfig, out: Path) -> PictureStore:
@@ -128,7 +127,7 @@ def codec(
 ) -> None:
     """Train the codec on the pictures and save it in OUT/codecs/grid, unless it is there."""
     folder = out / "codecs/grid"
-    if (folder / "config.json").exists():
+    if folder.exists():
         return
     torch.manual_seed(settings.seed)
     device = launch.device()
@@ -138,18 +137,19 @@ def codec(
         settings.size,
         settings.losses,
         settings.augment,
-        settings.shares,
+        {style: share for style, share in settings.shares.items() if style in store.styles},
         settings.seed,
     )
     objective.module.to(device)
     fit(objective, settings.loop.replace(record=record), out / "codec", "picture codec")
-    objective.module.codec.cpu().save(folder)
+    with whole_folder(folder) as part:
+        objective.module.codec.cpu().save(part)
 
 
 def figures(store: PictureStore, settings: PicturesConfig, out: Path) -> CodecFigures:
     """Measure the codec on pictures of concepts and pairs that it was not trained on, and on
     photographs of other packages; print the figures and write them to OUT/codec.json."""
-    trained = GridCodec.load(out / "codecs/grid")
+    trained = registry.load(out / "codecs")["image"]
     side = settings.codec.side
     measured = {
         "dev": measure(trained, of_store(store, "dev", side)),

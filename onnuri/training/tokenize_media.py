@@ -28,6 +28,7 @@ from onnuri.codecs import registry
 from onnuri.codecs.base import Codec
 from onnuri.codecs.spec import CodecSpec
 from onnuri.data.document_store import write_store
+from onnuri.data.ingest import table as ingested
 from onnuri.data.ingest.table import MEDIA, Tables
 from onnuri.data.pool import run_jobs
 from onnuri.errors import ConfigError, MediaError
@@ -60,6 +61,8 @@ def tokenize_media(table: Path, codecs: Path, out: Path, workers: int | None = N
     alone. Raises ConfigError for a folder without such codecs, a table without media for them, and
     a place that holds something else.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}", "is below 1", "give 1 or more")
     specs = _specs(codecs)
     media = _media_of(table)
     wanted = {name: media.get(spec.modality, ()) for name, spec in specs.items()}
@@ -89,8 +92,9 @@ def tokenize_media(table: Path, codecs: Path, out: Path, workers: int | None = N
 
 def _specs(codecs: Path) -> dict[str, CodecSpec]:
     """Return the specs of a folder's codecs that encode media, by name. Raises ConfigError if there
-    are none."""
-    specs = {spec.name: spec for spec in registry.read_specs(codecs) if spec.modality != "text"}
+    are none, and WeightsError if one cannot be read, before any work."""
+    every = registry.load(codecs)
+    specs = {name: codec.spec for name, codec in every.items() if codec.modality != "text"}
     if not specs:
         raise ConfigError(
             str(codecs), "holds no codec of media", "give the folder `codecs` of a model"
@@ -126,7 +130,7 @@ def _begin(out: Path, content: dict[str, Any]) -> None:
                 f"--out {out}", "holds codes of other media or codecs", "give another folder"
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"--out {out}", "holds other files", "give a new folder")
     files.write_json(content, path)
 
@@ -197,14 +201,15 @@ def _write_shard(job: CodesShard, codes: dict[str, np.ndarray], reasons: dict[st
     names = [name for name in job.hashes if name in codes]
     none = np.zeros(0, np.int64)
     part = job.file.with_suffix(f".{os.getpid()}.part.npz")
-    np.savez(
-        part,
-        codes=np.concatenate([none, *(codes[name] for name in names)]).astype(np.uint32),
-        ends=np.cumsum([len(codes[name]) for name in names], dtype=np.int64),
-        hashes=np.array(names, dtype="U64"),
-        reasons=np.array(json.dumps(reasons)),
-    )
-    part.rename(job.file)
+    with ingested.writing(job.file.parent):
+        np.savez(
+            part,
+            codes=np.concatenate([none, *(codes[name] for name in names)]).astype(np.uint32),
+            ends=np.cumsum([len(codes[name]) for name in names], dtype=np.int64),
+            hashes=np.array(names, dtype="U64"),
+            reasons=np.array(json.dumps(reasons)),
+        )
+        part.rename(job.file)
 
 
 def _finish(

@@ -8,8 +8,11 @@ from PIL import Image
 
 from onnuri.cli import main
 from onnuri.codecs import registry
+from onnuri.codecs.grid import GridCodec
 from onnuri.data.ingest.run import ingest
 from onnuri.data.ingest.settings import IngestConfig
+from onnuri.errors import ConfigError
+from onnuri.recipes import pictures
 
 
 @pytest.fixture(scope="module")
@@ -57,4 +60,56 @@ def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", "pictures", str(table), "--preset", "cpu", "-o", str(out)])
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "holds a run of other settings" in line
+    assert "holds a run with another codec, loop, losses, shares, size; give another --out" in line
+
+
+def test_a_run_goes_on_with_its_own_table_alone(table, tmp_path, capsys):
+    """Its pictures were taken once: others would be left out without a word."""
+    out = tmp_path / "run"
+    main(["train", "pictures", str(table), "--preset", "smoke", "-o", str(out)])
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in/more.png")
+    ingest(tmp_path / "in", tmp_path / "table", IngestConfig(workers=0))
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "pictures", str(tmp_path / "table"), "--preset", "smoke", "-o", str(out)])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "holds a run with another table_sha256" in line
+
+
+def test_shares_are_of_styles_that_the_table_has(table, tmp_path, monkeypatch):
+    """One's own pictures have none of the styles of `data fetch real`."""
+    settings = pictures.smoke().replace(shares=pictures.PHOTOGRAPHS | {"flat": 0.3})
+    store = pictures.pictures(table, settings, tmp_path)
+    asked = []
+
+    def fit(objective, *_):
+        """Keep the objective, and train nothing."""
+        asked.append(objective)
+
+    monkeypatch.setattr(pictures, "fit", fit)
+    with pytest.raises(ConfigError, match=r"leave 0\.7 to 0 other pictures"):
+        pictures.codec(store, settings, tmp_path)
+    pictures.codec(store, settings.replace(shares=pictures.PHOTOGRAPHS), tmp_path)
+    (objective,) = asked
+    assert np.allclose(objective.chances, 1 / 8)
+
+
+def test_a_kill_while_the_codec_is_written_leaves_none(table, tmp_path, monkeypatch):
+    command = ["train", "pictures", str(table), "--preset", "smoke", "-o", str(tmp_path / "run")]
+    save = GridCodec.save
+
+    def cut_off(codec, folder):
+        """Write half of a codec, and end as a killed process does."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GridCodec, "save", cut_off)
+    with pytest.raises(SystemExit, match="130"):
+        main(command)
+    assert not (tmp_path / "run/codecs/grid").exists()
+    monkeypatch.setattr(GridCodec, "save", save)
+    main(command)
+    assert registry.load(tmp_path / "run/codecs")["image"].spec.item_codes == 64

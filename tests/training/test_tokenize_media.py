@@ -185,3 +185,53 @@ def test_a_digest_names_weights_settings_and_spec(codecs, tmp_path):
         path = folder / "emu3" / file
         path.write_bytes(path.read_bytes()[:-1] + b" ")
         assert registry.digest(folder, spec) != name
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "spec-emu3.json"])
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_damaged_codecs_are_one_line_before_any_work(table, tmp_path, capsys, file, content):
+    registry.save({"emu3": small_emu3()}, tmp_path / "codecs")
+    path = tmp_path / "codecs/emu3" / file
+    path.write_bytes(path.read_bytes()[:-9] if content is None else content)
+    out = tmp_path / "codes"
+    command = ["data", "tokenize", str(table), "--codecs", str(tmp_path / "codecs"), "-o", str(out)]
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "codecs that cannot be read" in line and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--workers", "0"], "--workers 0: is below 1"),
+        (["--workers", "-3"], "--workers -3: is below 1"),
+        (["-o", "FILE"], "holds other files"),
+        (["--codecs", "FILE"], "holds no codec of media"),
+    ],
+)
+def test_wrong_values_are_one_line(table, codecs, tmp_path, capsys, more, words):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    more = [str(file) if word == "FILE" else word for word in more]
+    command = ["data", "tokenize", str(table), "--codecs", str(codecs), "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, *more])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line and file.read_text() == "mine" and not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(table, codecs, tmp_path, monkeypatch):
+    savez = np.savez
+
+    def full(*_, **__):
+        """Fail as a full disk does."""
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.np, "savez", full)
+    with pytest.raises(ConfigError, match="No space left on device") as error:
+        tokenize_media(table, codecs, tmp_path / "codes", workers=1)
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(module.np, "savez", savez)
+    tokenize_media(table, codecs, tmp_path / "codes", workers=1)
+    assert len(documents(tmp_path / "codes", "emu3")[0]) == 7

@@ -168,3 +168,9 @@ def test_the_sample_is_ingested_as_it_is_said(tmp_path, sample):
         assert len(row["tags"]) == sum(len(line.get(k, ())) for k in ("tags_ko", "tags_en"))
     sides = [(m["width"], m["height"]) for m in Tables(out).rows(MEDIA, ["width", "height"])]
     assert {side for side in sides if side[0]} == {(256, 256)}
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_readme_says_how_many_items_there_are(name):
+    page = (Path(__file__).parents[3] / name).read_text(encoding="utf-8")
+    assert f"[{len(manifest.read().items):,}" in page
