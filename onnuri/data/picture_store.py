@@ -118,8 +118,8 @@ def within_square(picture: np.ndarray, side: int) -> np.ndarray:
     is_opaque = image.getchannel("A").getextrema() == (255, 255)
     ratio = side / (min(image.size) if is_opaque else max(image.size))
     width, height = (max(1, round(size * ratio)) for size in image.size)
-    # weighted by alpha while it is resized
-    resized = image.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS)
+    # Pillow weighs colours by alpha
+    resized = image.resize((width, height), Image.Resampling.LANCZOS)
     square = Image.new("RGBA", (side, side))
-    square.paste(resized.convert("RGBA"), ((side - width) // 2, (side - height) // 2))
+    square.paste(resized, ((side - width) // 2, (side - height) // 2))
     return np.asarray(square)

@@ -92,9 +92,8 @@ def share_digits(model: nn.Module, start: int, levels: tuple[int, ...], pairs: b
 
 def fold(model: nn.Module) -> None:
     """Write the shared rows out as a model's own tables, in place; a model without any stays as it
-    is."""
+    is. Both tables stay one."""
     core: Any = model
     for module in (core.get_input_embeddings(), core.get_output_embeddings()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    core.tie_weights()

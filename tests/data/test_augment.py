@@ -110,8 +110,8 @@ def test_colours_and_grounds_stay_within_white_and_black():
 
 
 def test_a_smaller_picture_is_averaged_not_skipped():
-    """Stripes of one pixel become grey, whichever the tap would hit."""
+    """Of four pixels the two in the middle are white, between which a single tap would fall."""
     pixels = torch.zeros(1, 4, 64, 64, dtype=torch.uint8)
-    pixels[:, :3, :, ::2], pixels[:, 3] = 255, 255
+    pixels[:, :3, :, 1::4], pixels[:, :3, :, 2::4], pixels[:, 3] = 255, 255, 255
     colors, _ = apply(pixels, drawn(AugmentConfig(plain=1), 1), 16)
     assert (colors - 0.5).abs().max() < 0.02

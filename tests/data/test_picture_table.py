@@ -26,7 +26,7 @@ def table(tmp_path):
     folder.mkdir()
     lines = [
         {
-            "text": {"en": "red apple", "ko": "빨간 사과"},
+            "text": {"en": ["red apple", "apple"], "ko": "빨간 사과"},
             "tags_en": ["fruit", "red apple"],
             "concept": "apple",
             "style": "flat",
@@ -54,7 +54,7 @@ def test_a_picture_keeps_its_pixels_and_what_is_said_of_it(table, tmp_path, monk
     assert picture_table.build(table, tmp_path / "store", 30) == 3
     store = PictureStore(tmp_path / "store")
     apple, clock, plain = store.items
-    assert apple.names == ("red apple", "빨간 사과", "fruit") and apple.may_mirror
+    assert apple.names == ("red apple", "빨간 사과", "apple", "fruit") and apple.may_mirror
     assert (apple.concept, apple.style) == ("apple", "flat")
     assert (apple.kind, apple.split) == ("food-drink", "test")
     assert clock.names == ("a clock",) and not clock.may_mirror and clock.style == "in"
