@@ -24,7 +24,7 @@ from onnuri.data.augment import AugmentConfig
 from onnuri.data.picture_store import PictureStore
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
-from onnuri.files import make_folder, whole_folder, write_json
+from onnuri.files import whole_folder, write_json
 from onnuri.parallel import launch
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit
@@ -96,7 +96,6 @@ def train(table: Path, preset: str, out: Path, record: RecordConfig = NO_RECORD)
     OUT/codecs/grid. Raises ConfigError for a table without pictures to train on, and for a folder
     of another run."""
     settings = PRESETS[preset]()
-    make_folder(out)
     _begin(table, settings, out)
     torch.set_num_threads(settings.workers)
     store = pictures(table, settings, out)
@@ -107,6 +106,7 @@ def train(table: Path, preset: str, out: Path, record: RecordConfig = NO_RECORD)
 def _begin(table: Path, settings: PicturesConfig, out: Path) -> None:
     """Write the settings, and what the table holds, to OUT/run.json, or compare them with what is
     there. Raises ConfigError if they differ."""
+    # read first: a wrong table leaves no folder
     values = {**settings.to_json(), "table_sha256": picture_table.digest(table)}
     check_same_run(out, values)
     write_json(values, out / RUN)
