@@ -134,7 +134,7 @@ def optimizers_of(task):
 
 
 def test_a_last_state_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(state, "write_json", full_disk)
+    monkeypatch.setattr(state.files, "write_json", full_disk)
     with pytest.raises(ConfigError, match="No space left on device"):
         fit(Steady(), TrainConfig(steps=2), tmp_path)
     assert state.latest(tmp_path) is None
