@@ -683,6 +683,30 @@ class Codecs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Real:
+    """Measure how well a model of `onnuri train pictures` draws what names say and names what
+    pictures show, on pictures that it was not trained on; judged by a network that others trained
+    (`pip install "onnuri[judges]"`)."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """the run's folder, as `onnuri train pictures` wrote it"""
+    split: Literal["dev", "test"] = "dev"
+    """dev, by which choices are made, or test, which is measured once they are"""
+    items: int | None = None
+    """pictures of each group at most; without it, all"""
+    json: Path | None = None
+    """file for the figures, beside which the page is written; RUN/real-SPLIT.json without it"""
+    model: Path | None = None
+    """a model's folder; without one, the run's"""
+
+    def run(self) -> None:
+        """Measure drawings and names and write figures and page."""
+        from onnuri.recipes import evaluate
+
+        evaluate.real(self.run_folder, self.model, self.split, self.items, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scan:
     """Check that a run's token table holds no held-out composition: records and texts of all rows,
     codes of some."""
@@ -710,6 +734,7 @@ class Evaluate:
         | Annotated[Codecs, tyro.conf.subcommand("codecs")]
         | Annotated[Sentences, tyro.conf.subcommand("words")]
         | Annotated[Scan, tyro.conf.subcommand("table")]
+        | Annotated[Real, tyro.conf.subcommand("real")]
     ]
 
     def run(self) -> None:

@@ -89,7 +89,7 @@ class GridConfig(config.Config):
 
 def config_64() -> GridConfig:
     """Return the config of 64 codes of 64 pixels, whose steps two CPU cores can take."""
-    return GridConfig(side=64, strides=(2,), widths=(128, 256))
+    return GridConfig(side=64, strides=(2,), widths=(96, 192))
 
 
 def config_128() -> GridConfig:

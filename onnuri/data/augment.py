@@ -44,6 +44,8 @@ class AugmentConfig(Config):
     """largest turn of the colour circle in degrees: a red apple that is green is named wrongly"""
     plain: float = 0.25
     """share of pictures that are left as they are, on white"""
+    white: float = 0.2
+    """share of the varied pictures that are on white too"""
 
 
 class Draw(NamedTuple):
@@ -86,8 +88,8 @@ def draw(
     return Draw(
         torch.from_numpy(places).float(),
         torch.from_numpy(_colors(rng, settings, vary)).float(),
-        torch.from_numpy(_grounds(rng, plain)).float(),
-        torch.from_numpy(_waves(rng, plain)).float(),
+        torch.from_numpy(_grounds(rng, plain, settings.white)).float(),
+        torch.from_numpy(_waves(rng, plain | (settings.white == 1))).float(),
     )
 
 
@@ -113,14 +115,14 @@ def _hue_turn(degrees: float) -> np.ndarray:
     return np.asarray(np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross))
 
 
-def _grounds(rng: np.random.Generator, plain: np.ndarray) -> np.ndarray:
+def _grounds(rng: np.random.Generator, plain: np.ndarray, white: float) -> np.ndarray:
     """Return grounds [B, 3, 3]: white, one colour, or a colour that changes across the picture."""
     count = len(plain)
     start = rng.random((count, 3)) * np.where(rng.random((count, 1)) < 0.5, 1.0, 0.35)
     start += np.where(rng.random((count, 1)) < 0.4, 1 - start.max(1, keepdims=True), 0.0)
     gain = rng.normal(0, 0.35, (count, 3, 2)) * (rng.random((count, 1, 1)) < 0.5)
     grounds = np.concatenate([start[..., None], gain], 2)
-    is_white = plain | (rng.random(count) < 0.2)
+    is_white = plain | (rng.random(count) < white)
     return np.where(is_white[:, None, None], np.array([1.0, 0, 0]), grounds)
 
 

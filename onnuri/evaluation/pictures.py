@@ -96,9 +96,9 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
 
 
-def of_store(store: PictureStore, split: str, side: int) -> Iterator[GivenPicture]:
-    """Yield the pictures of a store's split on white, a group per style."""
-    for number in store.of_split(split):
+def of_store(store: PictureStore, numbers: Iterable[int], side: int) -> Iterator[GivenPicture]:
+    """Yield pictures of a store by their numbers, on white, a group per style."""
+    for number in numbers:
         image = Image.fromarray(store.pixels[number].transpose(1, 2, 0)).convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
         pixels = np.asarray(Image.alpha_composite(ground, image).convert("RGB"))

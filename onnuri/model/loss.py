@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from onnuri.inference.hf_forward import head
 from onnuri.model.cross_entropy import cross_entropy
+from onnuri.model.digit_table import SharedCodes, digit_cross_entropy
 from onnuri.model.token_layout import CandidateSet
 
 
@@ -112,19 +113,22 @@ def grouped_loss(
     weight: Tensor | float,
     modalities: int,
     soft: bool = False,
+    shared: SharedCodes | None = None,
 ) -> LossParts:
     """Return the loss of hidden states [T, C] with a head's weights `table` [V, C], each target
     scored in its candidate set.
 
     `weight` is the divisor, `modalities` the number M of modality ids. With `soft`, the target
     distribution of an ordinal code includes its neighbours, so that what is learned for one code
-    serves those next to it.
+    serves those next to it. The set of codes that share their rows, if any do, is scored by
+    `shared`, and `table` holds the other rows alone.
     """
     # one split, not a slice per set: the gradient of a slice is a whole table of zeros. The rows
     # behind the last set are padding
-    sizes = [each.hi - each.lo for each in sets]
+    own = [each for each in sets if shared is None or each.lo != shared.start]
+    sizes = [each.hi - each.lo for each in own]
     parts = table.split([*sizes, len(table) - sum(sizes)])
-    slices = dict(zip((each.lo for each in sets), parts[: len(sets)], strict=True))
+    slices = dict(zip((each.lo for each in own), parts[: len(own)], strict=True))
     # sums in 16 bits stop growing
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     total = torch.zeros((), dtype=dtype, device=hidden.device)
@@ -134,6 +138,13 @@ def grouped_loss(
         total = (hidden.sum() + table.sum()) * 0.0
     for group in groups:
         candidates = group.candidates
+        losses = torch.empty(len(group.rows), dtype=dtype, device=hidden.device)
+        sums = (group.modality_ids, losses, group.weights.to(dtype))
+        if shared is not None and candidates.lo == shared.start:
+            states, weights = hidden[group.rows], sums[2]
+            total = total + digit_cross_entropy(states, shared, group.labels, weights, losses)
+            _add(by_modality, *sums)
+            continue
         head_rows, extra = slices[candidates.lo], candidates.extra
         if extra is not None:
             owner = next(each for each in sets if each.lo <= extra < each.hi)
@@ -142,13 +153,16 @@ def grouped_loss(
         if soft and sigma:
             size = candidates.hi - candidates.lo
             goal = soft_targets(candidates.ordered, sigma, size, hidden.device)
-        losses = torch.empty(len(group.rows), dtype=dtype, device=hidden.device)
         total = total + cross_entropy(
             hidden[group.rows], head_rows, group.labels, group.weights, soft=goal, losses=losses
         )
-        sums_and_weights = torch.stack([losses, group.weights.to(dtype)], 1)
-        by_modality.index_add_(0, group.modality_ids, sums_and_weights)
+        _add(by_modality, *sums)
     return LossParts(total, weight, by_modality)
+
+
+def _add(by_modality: Tensor, modality_ids: Tensor, losses: Tensor, weights: Tensor) -> None:
+    """Add targets' losses [N] and weights [N] to their modalities' in place."""
+    by_modality.index_add_(0, modality_ids, torch.stack([losses, weights], 1))
 
 
 @functools.cache

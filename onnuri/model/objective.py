@@ -25,6 +25,7 @@ from onnuri.modality import MEDIA
 from onnuri.model.backbone import compute_device, embedding, hidden_states
 from onnuri.model.balance import Balance
 from onnuri.model.cross_entropy import cross_entropy
+from onnuri.model.digit_table import shared_codes
 from onnuri.model.loss import LossParts, grouped_loss, target_groups
 from onnuri.model.token_layout import CandidateSet, TokenLayout
 
@@ -106,14 +107,16 @@ def omni_loss(
     device = compute_device(model)
     weight = row.weight.to(device, non_blocking=True)
     hidden = hidden_states(model, *row.to(device))[0, :-1]
+    shared = shared_codes(model)
     return grouped_loss(
         hidden,
-        whole_head(model),
+        whole_head(model) if shared is None else shared.plain,
         sets,
         [group.to(device) for group in groups],
         weight,
         len(MEDIA),
         soft,
+        shared,
     )
 
 

@@ -74,15 +74,15 @@ class Reply:
 
 def load_codecs(folder: Path) -> dict[str, Any]:
     """Return every codec of a folder `codecs/` by name, those of the five media first; image and
-    video share their networks.
+    video of the toy world share their networks.
 
-    Raises WeightsError if one of the five is missing, or any cannot be read.
+    Raises WeightsError if there is none of text, or any cannot be read.
     """
     codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
-    if missing := [modality for modality in MEDIA if modality not in codecs]:
+    if "text" not in codecs:
         raise WeightsError(
             str(folder),
-            f"holds codecs that cannot be read (no codec of {', '.join(missing)})",
+            "holds codecs that cannot be read (no codec of text)",
             "give a folder that `onnuri train` or `export` wrote",
         )
     return codecs
@@ -91,7 +91,8 @@ def load_codecs(folder: Path) -> dict[str, Any]:
 def new_layout(codecs: dict[str, Any], tasks: bool = False) -> TokenLayout:
     """Return the token layout of a new model with some codecs; `tasks` adds a token per task, which
     says what is asked."""
-    names = [*MEDIA, *(name for name in codecs if name not in MEDIA)]
+    media = [name for name in MEDIA if name in codecs]
+    names = [*media, *(name for name in codecs if name not in MEDIA)]
     return TokenLayout.of([codecs[name].spec for name in names], tasks)
 
 
@@ -124,10 +125,8 @@ class OmniModel:
                     codec.to(where)
         self.network, self.codecs, self.dtype = network.eval(), codecs, dtype
         self.layout = layout or new_layout(codecs)
-        self.sampling = {
-            **{name: SamplingConfig() for name in self.layout.names},
-            **(sampling or SAMPLING),
-        }
+        asked = sampling or SAMPLING
+        self.sampling = {name: asked.get(name, SamplingConfig()) for name in self.layout.names}
         self.front_end = front_end or FrontEnd()
         positions = backbone.positions(network)
         self.answers = Answers(self.layout, codecs, positions, self.front_end)

@@ -1,11 +1,14 @@
 """This module runs `onnuri evaluate`: the toy world's oracles judge a model of the laptop's recipe,
-its codecs, or the data it was trained on."""
+its codecs, or the data it was trained on; real pictures judge a model of the pictures' recipe."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import onnuri
+from onnuri.data.picture_store import PictureStore
+from onnuri.data.real.style_words import STYLE_WORDS
+from onnuri.evaluation import real_report
 from onnuri.modality import Modality
 from onnuri.toyworld.oracles import quality, report, scan, words
 
@@ -20,6 +23,14 @@ def sentences(model: Path | None, items: int, to: Modality, json: Path | None) -
     """Measure whether whole scenes generated from words in modality `to` are what the words say,
     and write JSON."""
     words.run(onnuri.load(model), items, to, json)
+
+
+def real(run: Path, model: Path | None, split: str, items: int | None, json: Path | None) -> None:
+    """Measure the model of a run on pictures that it was not trained on, and write JSON and a
+    page."""
+    store = PictureStore(run / "pictures")
+    folder, out = model or run / "model", json or run / f"real-{split}.json"
+    real_report.run(onnuri.load(folder), store, STYLE_WORDS, split, items, out)
 
 
 def codecs(model: Path | None, items: int, json: Path | None) -> None:

@@ -1,7 +1,7 @@
 """This module trains a model of real pictures from nothing, on a table of ingested media: the whole
 road in one file, on two CPU cores or one GPU.
 
-    table → pictures with names → codec → figures of the codec
+    table → pictures with names → picture codec → codes of many views → text codec → model
 
 Every stage resumes where it was interrupted. `cpu` takes pictures of 64 pixels, `gpu` of 128;
 `smoke` is the same code in a minute. Run: `onnuri data fetch real -o TABLE`, then `onnuri train
@@ -10,6 +10,7 @@ pictures TABLE [--preset …]`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,13 +20,24 @@ from rich.table import Table
 from onnuri import config
 from onnuri.codecs import registry
 from onnuri.codecs.grid import CONFIGS, GridCodec, GridConfig
-from onnuri.data import picture_table
+from onnuri.codecs.text import TextCodec
+from onnuri.data import code_store, picture_table
 from onnuri.data.augment import AugmentConfig
+from onnuri.data.code_store import CodeStore, Views
 from onnuri.data.picture_store import PictureStore
+from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
+from onnuri.data.real.style_words import STYLE_WORDS
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
 from onnuri.files import whole_folder, write_json
+from onnuri.inference.request import SamplingConfig
+from onnuri.model.backbone import BackboneConfig
+from onnuri.model.digit_table import fold, share_digits
+from onnuri.model.front_end import FrontEnd
+from onnuri.model.objective import OmniObjective
+from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.parallel import launch
+from onnuri.parallel.model import ParallelModel
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.record_config import NO_RECORD, RecordConfig
@@ -34,8 +46,32 @@ from onnuri.training.run_settings import RUN, check_same_run
 PHOTOGRAPHS = {"tuxpaint": 0.2, "scratch-background": 0.05}
 """shares of the styles that are photographs, most of them cut out, so that the codec does not learn
 drawings alone"""
+FEWER = {"clipart": 0.4, "scratch": 0.5, "scratch-background": 0.3}
+"""weights of styles whose pictures are of other things than the other styles', in English alone"""
+SAMPLING = {
+    "text": SamplingConfig(temperature=0.0),
+    "image": SamplingConfig(temperature=0.6, guidance=2.0),
+}
+"""how a model of pictures answers, if it is not asked otherwise"""
 MARGIN = 1.125
 """side of stored pictures over that of the codec, so that turned and shifted ones stay sharp"""
+
+
+class ModelConfig(config.Config):
+    """A ModelConfig holds what the language model needs."""
+
+    text_codes: int = 4096
+    width: int = 256
+    layers: int = 7
+    heads: int = 4
+    hidden: int = 704
+    longest: int = 512
+    """longest sequence, in tokens"""
+    tokens: int = 2048
+    """tokens per step"""
+    views: Views = Views()
+    mixture: PictureMixture = PictureMixture()
+    loop: TrainConfig
 
 
 class PicturesConfig(config.Config):
@@ -49,18 +85,29 @@ class PicturesConfig(config.Config):
     augment: AugmentConfig = AugmentConfig()
     shares: dict[str, float]
     """shares of a step's pictures that some styles have, where the table has pictures of them"""
+    model: ModelConfig
     workers: int = 2
     """threads of a CPU"""
     seed: int = 0
 
 
 def cpu() -> PicturesConfig:
-    """Return the config of two hours of two cores, on pictures of 64 pixels."""
+    """Return the config of 80 minutes of two cores, on pictures of 64 pixels."""
     return PicturesConfig(
         codec=CONFIGS["64"](),
-        loop=TrainConfig(minutes=120, learning_rate=1e-3, warmup_steps=200, decay=0.4),
-        size=32,
+        loop=TrainConfig(
+            minutes=80, optimizer="muon", learning_rate=2e-3, warmup_steps=50, decay=0.4
+        ),
+        size=24,
+        losses=GridLossConfig(buckets=2**13),
+        augment=AugmentConfig(plain=0.4),
         shares=PHOTOGRAPHS,
+        model=ModelConfig(
+            loop=TrainConfig(
+                minutes=200, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4
+            ),
+            mixture=PictureMixture(styles=FEWER),
+        ),
     )
 
 
@@ -69,11 +116,32 @@ def gpu() -> PicturesConfig:
     return PicturesConfig(
         codec=CONFIGS["128"](),
         loop=TrainConfig(
-            minutes=8, learning_rate=1e-3, warmup_steps=200, decay=0.5, loader_workers=12
+            minutes=8,
+            optimizer="muon",
+            learning_rate=2e-3,
+            warmup_steps=50,
+            decay=0.5,
+            loader_workers=12,
         ),
         size=256,
         shares=PHOTOGRAPHS,
         workers=16,
+        model=ModelConfig(
+            width=512,
+            layers=8,
+            heads=8,
+            hidden=1408,
+            tokens=2**16,
+            loop=TrainConfig(
+                minutes=8,
+                optimizer="muon",
+                learning_rate=2e-3,
+                warmup_steps=100,
+                decay=0.5,
+                loader_workers=12,
+            ),
+            mixture=PictureMixture(styles=FEWER),
+        ),
     )
 
 
@@ -85,6 +153,16 @@ def smoke() -> PicturesConfig:
         losses=GridLossConfig(buckets=256),
         size=4,
         shares={},
+        model=ModelConfig(
+            text_codes=300,
+            width=32,
+            layers=1,
+            heads=2,
+            hidden=48,
+            tokens=512,
+            views=Views(drawn=1, seen=1),
+            loop=TrainConfig(steps=4, log_every=1),
+        ),
     )
 
 
@@ -93,14 +171,17 @@ PRESETS = {"cpu": cpu, "gpu": gpu, "smoke": smoke}
 
 def train(table: Path, preset: str, out: Path, record: RecordConfig = NO_RECORD) -> None:
     """Train or resume a preset on the pictures of a table, in a folder; the codec ends in
-    OUT/codecs/grid. Raises ConfigError for a table without pictures to train on, and for a folder
-    of another run."""
+    OUT/codecs/grid, the model in OUT/model. Raises ConfigError for a table without pictures to
+    train on, and for a folder of another run."""
     settings = PRESETS[preset]()
     _begin(table, settings, out)
     torch.set_num_threads(settings.workers)
     store = pictures(table, settings, out)
     codec(store, settings, out, record)
-    figures(store, settings, out)
+    if not (out / "codec.json").exists():
+        figures(store, settings, out)
+    views = codes(store, settings, out)
+    model(store, views, settings, out, record)
 
 
 def _begin(table: Path, settings: PicturesConfig, out: Path) -> None:
@@ -152,13 +233,80 @@ def figures(store: PictureStore, settings: PicturesConfig, out: Path) -> CodecFi
     trained = registry.load(out / "codecs")["image"]
     side = settings.codec.side
     measured = {
-        "dev": measure(trained, of_store(store, "dev", side)),
+        "dev": measure(trained, of_store(store, store.of_split("dev"), side)),
         "photographs": measure(trained, photographs(side)),
     }
     values = {split: each.to_json() for split, each in measured.items()}
     write_json({"machine": machine(), "run": settings.to_json(), **values}, out / "codec.json")
     _show(measured)
     return measured["dev"]
+
+
+def codes(store: PictureStore, settings: PicturesConfig, out: Path) -> CodeStore:
+    """Return the codes of many views of the pictures, which the codec makes once."""
+    folder = out / "codes"
+    if not folder.exists():
+        trained = registry.load(out / "codecs")["image"]
+        assert isinstance(trained, GridCodec)
+        device = launch.device()
+        code_store.write(folder, store, trained.to(device), settings.model.views)
+    return CodeStore(folder)
+
+
+def tasks(
+    store: PictureStore,
+    views: CodeStore,
+    settings: PicturesConfig,
+    text: TextCodec | None,
+    numbers: Sequence[int] | None = None,
+) -> PictureTasks:
+    """Return the sequences about a store's pictures: those of `numbers`, else those that are
+    trained on. Without a text codec they are sentences alone."""
+    return PictureTasks(settings.model.mixture, store, views, text, STYLE_WORDS, numbers)
+
+
+def model(
+    store: PictureStore,
+    views: CodeStore,
+    settings: PicturesConfig,
+    out: Path,
+    record: RecordConfig = NO_RECORD,
+) -> None:
+    """Train the language model on sequences about the pictures and write its folder OUT/model,
+    unless it is there."""
+    folder, own = out / "model", settings.model
+    if folder.exists():
+        return
+    if not (out / "codecs/text").exists():
+        learned = TextCodec.learn(sentences(tasks(store, views, settings, None)), own.text_codes)
+        with whole_folder(out / "codecs/text") as part:
+            learned.save(part)
+    codecs = load_codecs(out / "codecs")
+    layout = new_layout(codecs, tasks=True)
+    torch.manual_seed(settings.seed)
+    network = BackboneConfig(
+        vocabulary=layout.size,
+        width=own.width,
+        layers=own.layers,
+        heads=own.heads,
+        hidden=own.hidden,
+        longest=own.longest,
+    ).build()
+    image = codecs["image"]
+    share_digits(network, layout.start(image.spec.codebook), image.config.levels)
+    device, dtype, compiled = launch.computing(None)
+    trained = OmniObjective(
+        network.to(device),
+        layout,
+        tasks(store, views, settings, codecs["text"]),
+        codecs["text"].words,
+        own.tokens,
+        settings.seed,
+    )
+    parallel = ParallelModel(network, trained.loss, None, dtype, compiled)
+    fit(trained, own.loop.replace(record=record), out / "lm", "model", parallel)
+    fold(network.cpu())
+    OmniModel(network, codecs, layout, SAMPLING, front_end=FrontEnd()).save(folder)
 
 
 def _show(figures_by_split: dict[str, CodecFigures]) -> None:

@@ -36,6 +36,9 @@ LONGEST = 3
 """letters of an n-gram, at most"""
 NAME_WIDTH = 192
 """channels in which names and pictures are compared"""
+MERGED = 2
+"""cells per side that are one token where names and pictures are compared, at a quarter of the
+cost"""
 
 
 class GridLossConfig(Config):
@@ -98,20 +101,25 @@ class NameTower(nn.Module):
     """A NameTower turns names and the digits of pictures into vectors that are near each other
     where they belong together."""
 
-    def __init__(self, digits: int, cells: int, buckets: int) -> None:
+    def __init__(self, digits: int, side: int, buckets: int) -> None:
+        """Build the networks for pictures of `side` cells per side."""
         super().__init__()
+        self.side, self.merged = side, MERGED if side % MERGED == 0 else 1
         self.table = nn.EmbeddingBag(buckets, NAME_WIDTH, mode="mean")
         self.of_name = nn.Sequential(
             nn.Linear(NAME_WIDTH, 2 * NAME_WIDTH), nn.GELU(), nn.Linear(2 * NAME_WIDTH, NAME_WIDTH)
         )
-        self.of_digits = nn.Linear(digits, NAME_WIDTH)
-        self.places = nn.Parameter(torch.randn(cells, NAME_WIDTH) * 0.02)
+        self.of_digits = nn.Linear(digits * self.merged**2, NAME_WIDTH)
+        tokens = (side // self.merged) ** 2
+        self.places = nn.Parameter(torch.randn(tokens, NAME_WIDTH) * 0.02)
         self.blocks = nn.Sequential(CellBlock(NAME_WIDTH), CellBlock(NAME_WIDTH))
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def forward(self, digits: Tensor, batch: PictureBatch) -> Tensor:
         """Return the logits [B, B] of each picture, of digits [B, K, D], having each name."""
-        cells = self.blocks(self.of_digits(digits) + self.places)
+        cells = digits.transpose(1, 2).unflatten(2, (self.side, self.side))
+        tokens = F.pixel_unshuffle(cells, self.merged).flatten(2).transpose(1, 2)
+        cells = self.blocks(self.of_digits(tokens) + self.places)
         pictures = F.normalize(cells.mean(1).float(), dim=-1)
         names = self.of_name(self.table(batch.ngrams, batch.starts))
         similarity: Tensor = pictures @ F.normalize(names.float(), dim=-1).T
@@ -124,7 +132,7 @@ class GridTrainee(nn.Module):
     def __init__(self, codec: GridCodec, buckets: int) -> None:
         super().__init__()
         self.codec = codec
-        self.names = NameTower(len(codec.config.levels), codec.config.cells**2, buckets)
+        self.names = NameTower(len(codec.config.levels), codec.config.cells, buckets)
 
 
 class GridObjective:

@@ -47,7 +47,8 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
-        """Take matrices [R, C] and experts' matrices [E, R, C]."""
+        """Take matrices [R, C], experts' matrices [E, R, C] and kernels of convolutions
+        [C, D, H, W]."""
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -63,7 +64,8 @@ class Muon(torch.optim.Optimizer):
                     cut = (p.device_mesh, p.placements) if isinstance(p, DTensor) else None
                     stacks.setdefault((p.shape, cut), []).append(p)
             for (shape, _), params in stacks.items():
-                scale = group["lr"] * 0.2 * math.sqrt(max(shape[-2:]))
+                sides = (shape[0], math.prod(shape[1:])) if len(shape) == 4 else shape[-2:]
+                scale = group["lr"] * 0.2 * math.sqrt(max(sides))
                 self._update(params, group, scale, skip)
 
     def _update(
@@ -84,9 +86,10 @@ class Muon(torch.optim.Optimizer):
             momentum.copy_(new_momentum)
             nesterov.append(gradient.lerp(momentum, group["momentum"]))
         stacked = torch.stack(nesterov)
-        # experts [E, R, C] are matrices of their own
+        # experts [E, R, C] are matrices of their own; a kernel's row is all that one output sums
+        matrices = stacked.flatten(2) if stacked.ndim == 5 else stacked.flatten(0, -3)
         dtype = torch.bfloat16 if stacked.device.type == "cuda" else None
-        updates = orthogonalise(stacked.flatten(0, -3), dtype=dtype).view_as(stacked)
+        updates = orthogonalise(matrices, dtype=dtype).view_as(stacked)
         if isinstance(updates, DTensor) and isinstance(stacked, DTensor):
             # copies may have shared the matrices out among them
             updates = updates.redistribute(stacked.device_mesh, stacked.placements)
@@ -117,8 +120,10 @@ def _fused_groups(params: list[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def _is_layer_matrix(name: str, p: nn.Parameter) -> bool:
-    """Return whether a parameter is a matrix of a layer, or its experts' matrices [E, R, C], and so
-    Muon's; embeddings and the head are not."""
+    """Return whether a parameter is a matrix of a layer, its experts' matrices [E, R, C] or a
+    convolution's kernels [C, D, H, W], and so Muon's; embeddings and the head are not."""
+    if p.ndim == 4:
+        return True
     if p.ndim == 3:
         return "experts" in name
     return p.ndim == 2 and "embed" not in name and "lm_head" not in name

@@ -81,7 +81,8 @@ def test_a_stores_pictures_lie_on_white_by_style(tmp_path):
         for split, style in (("train", "x"), ("test", "x"), ("test", "y"))
     ]
     write(tmp_path / "s", [(item, pixels) for item in items], 3, 20)
-    found = list(of_store(PictureStore(tmp_path / "s"), "test", 20))
+    store = PictureStore(tmp_path / "s")
+    found = list(of_store(store, store.of_split("test"), 20))
     assert [each.group for each in found] == ["x", "y"]
     assert (found[0].pixels[10, 3] == (255, 0, 0)).all() and (found[0].pixels[10, 15] == 255).all()
     assert (found[0].pixels[1] == 255).all()

@@ -1,0 +1,184 @@
+"""This module runs the measurement of a model on real pictures (`real.py`) and writes what came of
+it: one JSON file, and one page with samples that nobody chose, in Korean and English.
+
+It prints as it goes, because drawing and naming a few hundred pictures takes minutes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from onnuri import files
+from onnuri.data.picture_store import PictureStore
+from onnuri.data.picture_tasks import Words
+from onnuri.errors import ConfigError
+from onnuri.evaluation import real
+from onnuri.evaluation.judges.efficientnet import EfficientNetJudge
+from onnuri.evaluation.machine import machine
+from onnuri.evaluation.real import Drawn, GivenNames, HeldOut, RealFigures
+from onnuri.modality import LANGUAGES
+
+SAMPLES = 24
+"""answers of each kind on the page, drawn without looking"""
+GROUPS = {"pairs": ("새 그림체", "known concept, unseen style"), "special": ("특수", "specials")}
+GROUPS["unseen"] = ("처음 보는 것", "unseen concept")
+
+
+class Row(NamedTuple):
+    """A Row is a line of figures on the page, its head in both languages."""
+
+    head: str
+    cells: tuple[str, ...]
+
+
+def run(
+    model: Any,
+    store: PictureStore,
+    words: Words,
+    split: str,
+    items: int | None,
+    out: Path,
+    seed: int = 0,
+) -> RealFigures:
+    """Measure a model on at most `items` held-out pictures per group of a split (None: on all) and
+    write OUT, a JSON file, and the page beside it.
+
+    Raises ConfigError for a split without pictures, and where the judge is not installed.
+    """
+    files.check_place(out)
+    judge = EfficientNetJudge()
+    rng, codec = np.random.default_rng(seed), model.codecs["image"]
+    chosen = _some(real.held_out(store, split, codec.config.side), items, rng)
+    if not chosen:
+        raise ConfigError(f"split {split!r}", "has no picture with a name", "use dev or test")
+    rare = real.rare_tags(store)
+    named: dict[str, Any] = {}
+    given: list[GivenNames] = []
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
+        drawing = progress.add_task("drawing", total=len(chosen))
+        asked, pictures = real.draw(model, chosen, words, lambda n: progress.advance(drawing, n))
+        for language in LANGUAGES:
+            own = [item for item in chosen if language in item.names]
+            naming = progress.add_task(f"naming, {language}", total=len(own))
+            answers = real.name(model, own, language, lambda n: progress.advance(naming, n))  # noqa: B023
+            given += [
+                GivenNames(item, language, each) for item, each in zip(own, answers, strict=True)
+            ]
+    drawn, right = real.measure_drawn(store, chosen, pictures, codec, judge, seed)
+    for group in drawn:
+        for language in LANGUAGES:
+            of = [one for one in given if one.language == language and one.item.group == group]
+            named[f"{group} {language}"] = real.measure_named(
+                [one.item for one in of], [one.answers for one in of], language, rare[language]
+            )
+    figures = RealFigures(
+        split=split, judge=judge.name, gallery=len(chosen), drawn=drawn, named=named
+    )
+    files.write_json({"machine": machine(), **figures.to_json()}, out)
+    samples = [
+        Drawn(item, sentence, picture, bool(is_right))
+        for item, sentence, picture, is_right in zip(chosen, asked, pictures, right, strict=True)
+    ]
+    files.write_bytes(_page(figures, samples, given, rng).encode(), out.with_suffix(".html"))
+    show(figures)
+    return figures
+
+
+def _some(items: list[HeldOut], most: int | None, rng: np.random.Generator) -> list[HeldOut]:
+    """Return at most `most` items of each group, drawn without looking; None: all."""
+    if most is None:
+        return items
+    groups: dict[str, list[HeldOut]] = {}
+    for k in rng.permutation(len(items)):
+        groups.setdefault(items[k].group, []).append(items[k])
+    return [item for of in groups.values() for item in of[:most]]
+
+
+def rows_drawn(figures: RealFigures) -> list[Row]:
+    """Return the lines of figures of drawings."""
+    rows = []
+    for group, each in figures.drawn.items():
+        cells = (
+            each.at_1.told(),
+            each.at_5.told(),
+            each.style.told(),
+            f"{100 * each.chance_1:.1f} %",
+            each.round_trip_1.told(),
+            each.shuffled_1.told(),
+        )
+        rows.append(Row(" · ".join(GROUPS[group]), cells))
+    return rows
+
+
+def rows_named(figures: RealFigures) -> list[Row]:
+    """Return the lines of figures of names."""
+    rows = []
+    for key, each in figures.named.items():
+        group, language = key.split(" ")
+        head = f"{' · '.join(GROUPS[group])} ({language})"
+        shares = (each.exact, each.top_5, each.or_tag, each.shuffled)
+        rows.append(Row(head, tuple(share.told() for share in shares)))
+    return rows
+
+
+DRAWN_HEADS = ("R@1", "R@5", "style", "chance", "round trip R@1", "shuffled R@1")
+NAMED_HEADS = ("exact", "top five", "name or rare tag", "shuffled")
+
+
+def show(figures: RealFigures) -> None:
+    """Print a model's figures."""
+    console = Console(highlight=False)
+    for title, heads, rows in (
+        ("drawn", DRAWN_HEADS, rows_drawn(figures)),
+        ("named", NAMED_HEADS, rows_named(figures)),
+    ):
+        table = Table(title, *heads)
+        for row in rows:
+            table.add_row(row.head.split(" · ")[-1], *row.cells)
+        console.print(table)
+
+
+def _page(
+    figures: RealFigures,
+    drawn: Sequence[Drawn],
+    given: Sequence[GivenNames],
+    rng: np.random.Generator,
+) -> str:
+    """Return the page of a model's figures, with samples drawn without looking."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page: str = environment.get_template("real_page.html.j2").render(
+        figures=figures,
+        drawn_heads=DRAWN_HEADS,
+        drawn_rows=rows_drawn(figures),
+        named_heads=NAMED_HEADS,
+        named_rows=rows_named(figures),
+        drawn=[drawn[k] for k in rng.permutation(len(drawn))[:SAMPLES]],
+        given=[given[k] for k in rng.permutation(len(given))[:SAMPLES]],
+        groups=GROUPS,
+        source=data_url,
+    )
+    return page
+
+
+def data_url(pixels: np.ndarray) -> str:
+    """Return a picture uint8 [H, W, 3] as the address of an image on a page."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
