@@ -38,7 +38,7 @@ class Share(Config):
         if self.value is None:
             return f"n = {self.n}"
         low, high = self.interval
-        return f"{100 * self.value:.1f} % ({100 * low:.0f}–{100 * high:.0f}, n = {self.n})"
+        return f"{100 * self.value:.1f} % ({100 * abs(low):.0f}–{100 * high:.0f}, n = {self.n})"
 
 
 def share(right: Sequence[bool] | np.ndarray) -> Share:

@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import AutoModelForCausalLM
 
+import onnuri
 from onnuri.cli import main
 from onnuri.codecs import registry
 from onnuri.codecs.grid import GridCodec
 from onnuri.data.ingest.run import ingest
 from onnuri.data.ingest.settings import IngestConfig
 from onnuri.errors import ConfigError
+from onnuri.evaluation import real_report
 from onnuri.recipes import pictures
 
 
@@ -44,9 +47,43 @@ def test_every_stage_runs_and_the_same_command_goes_on(table, tmp_path, capsys):
     weights = (tmp_path / "run/codecs/grid/model.safetensors").read_bytes()
     codec = registry.load(tmp_path / "run/codecs")["image"]
     assert codec.encode(np.zeros((9, 9, 3), np.uint8)).shape == (64,)
-    main(command)  # nothing is left to do but to measure
+    model = onnuri.load(tmp_path / "run/model")
+    assert model.layout.names == ("text", "image") and model.layout.tasks
+    drawn = model.generate("image", text="thing 1")
+    assert drawn.shape == (64, 64, 3) and drawn.dtype == np.uint8
+    assert isinstance(model.generate("text", image=drawn, language="en"), str)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "run/model")
+    assert network.get_input_embeddings().weight.shape == (model.layout.size, 32)
+    written = (tmp_path / "run/model/model.safetensors").stat().st_mtime_ns
+    main(command)  # nothing is left to do
     assert (tmp_path / "run/codecs/grid/model.safetensors").read_bytes() == weights
+    assert (tmp_path / "run/model/model.safetensors").stat().st_mtime_ns == written
     assert "took" not in capsys.readouterr().out
+
+
+def test_a_run_is_judged_on_what_it_was_not_trained_on(table, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    main(["train", "pictures", str(table), "--preset", "smoke", "-o", str(run)])
+
+    class Bright:
+        """A judge that sees the mean colour alone."""
+
+        name = "bright"
+
+        def features(self, pictures):
+            """Return the mean colours, of length 1."""
+            means = np.array([picture.mean((0, 1)) for picture in pictures]) + 1
+            return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    monkeypatch.setattr(real_report, "EfficientNetJudge", Bright)
+    main(["evaluate", "real", str(run)])
+    told = json.loads((run / "real-dev.json").read_text())
+    assert told["judge"] == "bright" and told["drawn"]["unseen"]["at_1"]["n"] == 2
+    assert (run / "real-dev.html").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "real", str(run), "--split", "test"])
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "split 'test': has no picture with a name; use dev or test" in line
 
 
 def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
@@ -60,7 +97,10 @@ def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["train", "pictures", str(table), "--preset", "cpu", "-o", str(out)])
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "holds a run with another codec, loop, losses, shares, size; give another --out" in line
+    assert (
+        "holds a run with another codec, loop, losses, model, shares, size; give another --out"
+        in line
+    )
 
 
 def test_a_run_goes_on_with_its_own_table_alone(table, tmp_path, capsys):

@@ -92,3 +92,22 @@ def test_experts_are_matrices_of_their_own():
     muon.step()
     Muon(apart, lr=1e-3, weight_decay=0.1).step()
     assert torch.allclose(net.experts.weight, torch.stack(apart), atol=1e-6)
+
+
+def test_a_kernel_is_a_matrix_of_what_each_output_sums():
+    torch.manual_seed(2)
+    weights = torch.randn(6, 4, 3, 3) * 0.1
+    kernel, matrix = nn.Parameter(weights.clone()), nn.Parameter(weights.flatten(1).clone())
+    other = nn.Parameter(torch.randn(6, 4, 3, 3) * 0.1)  # of the same shape: stacked with it
+    one, two = (Muon(params, lr=0.01, weight_decay=0.1) for params in ([kernel, other], [matrix]))
+    for _ in range(3):
+        kernel.grad = torch.randn_like(kernel)
+        matrix.grad = kernel.grad.flatten(1)
+        other.grad = torch.randn_like(other)
+        one.step()
+        two.step()
+    assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
+    assert (kernel - weights).abs().max() > 0.01
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 3))
+    muon = Optimizers(convolution, True, 0.01, 0.0, (0.9, 0.95)).each[1]
+    assert [p.shape for p in muon.param_groups[0]["params"]] == [(4, 3, 3, 3)]
