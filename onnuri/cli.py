@@ -470,25 +470,49 @@ class Pretrain:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainPictures:
-    """Train a picture codec from nothing on pictures with names: `onnuri train pictures TABLE`,
-    where `onnuri data ingest` or `onnuri data fetch real` wrote TABLE. Interrupt it when you like:
-    the same command resumes. OUT/codecs/grid holds the codec, OUT/codec.json its figures."""
+    """Train a model of pictures with names from nothing, picture codec and language model: `onnuri
+    train pictures TABLE`, where `onnuri data ingest` or `onnuri data fetch real` wrote TABLE.
+    Interrupt it when you like: the same command resumes. OUT/model draws what it is told and names
+    what it is shown; OUT/codec.json holds the codec's figures."""
 
     table: tyro.conf.Positional[Path]
     """folder of the table"""
     preset: Literal["cpu", "gpu", "smoke"] = "cpu"
-    """cpu: 64 pixels, two hours of two cores; gpu: 128 pixels, eight minutes of one GPU; smoke: a
-    minute that tests every stage"""
+    """cpu: 64 pixels, five hours of two cores; gpu: 128 pixels, sixteen minutes of one GPU; smoke:
+    a minute that tests every stage"""
     out: Annotated[Path | None, Alias(aliases=["-o"])] = None
     """folder of the run; runs/pictures-PRESET without it"""
     record: tyro.conf.OmitArgPrefixes[RecordConfig] = RecordConfig()
 
     def run(self) -> None:
-        """Train the codec, or resume its run."""
+        """Train codec and model, or resume their run."""
         from onnuri.recipes import pictures
 
         out = self.out or Path("runs") / f"pictures-{self.preset}"
         pictures.train(self.table, self.preset, out, self.record)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOwn:
+    """Teach a model of pictures those of a folder of your own, some fifty or more, so that it draws
+    and names them too: `onnuri train own FOLDER --base RUN/model`. A picture's caption is its file's
+    name (`red_car-02.png`), a text file beside it (`cat.jpg`, `cat.txt`, `cat.ko.txt`) or a line of
+    `metadata.csv`. Interrupt it when you like: the same command resumes."""
+
+    folder: tyro.conf.Positional[Path]
+    """folder of pictures"""
+    base: Path
+    """folder of the model that learns, as `onnuri train pictures` wrote it"""
+    out: Annotated[Path | None, Alias(aliases=["-o"])] = None
+    """folder of the run; runs/own without it"""
+    minutes: float | None = None
+    """minutes of training steps; 12 without it"""
+
+    def run(self) -> None:
+        """Train the model, or resume its run."""
+        from onnuri.recipes import own
+
+        own.train(self.folder, self.out or Path("runs/own"), self.base, self.minutes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -502,6 +526,7 @@ class Train:
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[TrainRecipe, tyro.conf.subcommand("recipe")]
         | Annotated[TrainPictures, tyro.conf.subcommand("pictures")]
+        | Annotated[TrainOwn, tyro.conf.subcommand("own")]
         | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
         | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     ]
@@ -1146,7 +1171,7 @@ class PlanCommand:
 
 SUBCOMMANDS = {
     "plan": ("recipe", "budget", "recipes", "constants", "validate", "dry-run", "freeze"),
-    "train": ("recipe", "pictures", "pretrain", "finetune"),
+    "train": ("recipe", "pictures", "own", "pretrain", "finetune"),
 }
 """subcommands that a recipe's name may leave out: `plan axk1` is `plan recipe axk1`"""
 

@@ -22,6 +22,11 @@ def language_of(sentence: str) -> Language:
     return "ko" if any("가" <= c <= "힣" for c in sentence) else "en"
 
 
+def fold(sentence: str) -> str:
+    """Return a sentence in small letters, with single spaces."""
+    return " ".join(sentence.casefold().split())
+
+
 Task = Literal["describe", "answer", "edit", "translate", "transcribe"]
 TASKS: tuple[Task, ...] = ("describe", "answer", "edit", "translate", "transcribe")
 """tasks, each with a token before the answer that says what is asked if the inputs alone do not"""

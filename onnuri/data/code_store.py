@@ -50,9 +50,9 @@ SEEN = AugmentConfig(plain=0.1)
 class Views(Config):
     """A Views says how many views of each picture there are, and how they vary."""
 
-    drawn: int = 3
+    drawn: int = 2
     """views that the model is to draw, beside the picture as it is"""
-    seen: int = 8
+    seen: int = 6
     """views that the model is shown"""
     drawn_as: AugmentConfig = DRAWN
     seen_as: AugmentConfig = SEEN

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,22 +27,47 @@ MIRRORED = frozenset({"animals-nature", "food-drink"})
 """kinds whose mirror image shows the same; of all others some show letters, clocks or hands"""
 AT_ONCE = 256
 """pictures whose files are held at once"""
+CAMERA = re.compile(r"(?i)(img|dsc[fn]?|image|photo|pic|screenshot|untitled|p|사진|이미지)")
+"""names that cameras and programs give"""
 COLUMNS = ("key", "parts", "concept", "style", "kind", "tags", "split", "source")
 
 
-def build(table: Path, out: Path, side: int) -> int:
+def build(table: Path, out: Path, side: int, own: bool = False) -> int:
     """Write the pictures of a table into a store of squares of `side` pixels, and return their
     number.
 
     A document of one picture and any number of texts is a picture with names: its texts, each
-    language's first one first, then its tags. Raises ConfigError for a table without pictures.
+    language's first one first, then its tags. With `own`, all pictures are to be trained on, and one
+    without a text is named by its file. Raises ConfigError for a table without pictures and, with
+    `own`, for a file's name that says nothing.
     """
     tables = Tables(table)
     rows = [row for row in tables.rows(DOCUMENTS, COLUMNS) if _picture_of(row)]
     if not rows:
         raise ConfigError(str(table), "has no picture with names of its own", "ingest some")
-    picture_store.write(out, _pictures(tables, rows), len(rows), side)
+    items = [item_of(row) for row in rows]
+    if own:
+        items = [
+            item.replace(split="train", names=item.names or (name_of_file(row["key"]),))
+            for item, row in zip(items, rows, strict=True)
+        ]
+    picture_store.write(out, _pictures(tables, rows, items), len(rows), side)
     return len(rows)
+
+
+def name_of_file(path: str) -> str:
+    """Return the words of a file's name, without numbers that only count it: "red car" of
+    `red_car-02.png`. Raises ConfigError if there are none."""
+    stem = unicodedata.normalize("NFC", path).rpartition("/")[2].rpartition(".")[0]
+    words = re.sub(r"[\s_\-.+]+", " ", stem).strip()
+    words = re.sub(r"\s*(\(\d+\)|\d+)$", "", words).strip()
+    if not words or CAMERA.fullmatch(words):
+        raise ConfigError(
+            path.rpartition("/")[2],
+            "has no caption, and its name says nothing",
+            f"name it after what it shows, or write that into {stem or 'cat'}.txt beside it",
+        )
+    return words
 
 
 def digest(table: Path) -> str:
@@ -59,16 +86,16 @@ def _picture_of(row: dict[str, Any]) -> str | None:
 
 
 def _pictures(
-    tables: Tables, rows: list[dict[str, Any]]
+    tables: Tables, rows: list[dict[str, Any]], items: list[PictureItem]
 ) -> Iterator[tuple[PictureItem, np.ndarray]]:
     """Yield the pictures uint8 [H, W, 4] of documents with what they are."""
     starts = range(0, len(rows), AT_ONCE)
     for start in track(starts, "pictures", len(starts), transient=True):
         chunk = rows[start : start + AT_ONCE]
         files = tables.bytes_of(sorted({_picture_of(row) or "" for row in chunk}))
-        for row in chunk:
+        for row, item in zip(chunk, items[start : start + AT_ONCE], strict=True):
             with Image.open(io.BytesIO(files[_picture_of(row) or ""])) as image:
-                yield item_of(row), np.asarray(image.convert("RGBA"))
+                yield item, np.asarray(image.convert("RGBA"))
 
 
 def item_of(row: dict[str, Any]) -> PictureItem:

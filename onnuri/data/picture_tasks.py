@@ -2,8 +2,8 @@
 a picture and the same thing in another style, a name in another language.
 
 It knows no network and no package: names come from the pictures' store, codes from theirs
-(`code_store.py`), words for styles from whoever calls. What people write around a name (`ASKED`,
-`DRAW`) is drawn anew each time.
+(`code_store.py`), words for styles from whoever calls. What people write around a name (`PLAIN`,
+`STYLED`, `RESTYLE`, `ASKED`) is drawn anew each time, all of it in small letters.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from onnuri.config import Config
-from onnuri.data.code_store import CodeStore
-from onnuri.data.picture_store import PictureItem, PictureStore
+from onnuri.data.picture_store import PictureItem
 from onnuri.data.segment import Segment
 from onnuri.errors import ConfigError
-from onnuri.modality import LANGUAGES, Language, Task, language_of
+from onnuri.modality import LANGUAGES, Language, Task, fold, language_of
 
 Words = Mapping[str, Mapping[Language, str]]
-"""a style's word in each language"""
+"""a style's word in each language, in small letters"""
 NO_WORDS: Words = MappingProxyType({})
 KINDS = ("draw", "name", "restyle", "translate", "unconditional")
 
@@ -86,6 +85,25 @@ class PictureMixture(Config):
     """weight in the loss of inputs, relative to targets"""
 
 
+class Pictures(Protocol):
+    """A Pictures says what pictures are, by their numbers (`picture_store.PictureStore`)."""
+
+    items: list[PictureItem]
+
+    def of_split(self, split: str) -> np.ndarray:
+        """Return the numbers int64 [n] of the pictures of a split."""
+
+
+class PictureCodes(Protocol):
+    """A PictureCodes gives codes int64 [K] of views of pictures (`code_store.CodeStore`)."""
+
+    def drawn(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the codes of a view that the model is to draw."""
+
+    def seen(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the codes of a view that the model is shown."""
+
+
 class Named(NamedTuple):
     """A Named holds an item's names: by language, the name and the other words for it."""
 
@@ -100,8 +118,8 @@ class PictureTasks:
     def __init__(
         self,
         mixture: PictureMixture,
-        store: PictureStore,
-        codes: CodeStore,
+        store: Pictures,
+        codes: PictureCodes,
         text: Any,
         words: Words = NO_WORDS,
         numbers: Sequence[int] | None = None,
@@ -236,11 +254,6 @@ def names_of(item: PictureItem) -> dict[Language, Named]:
         for language, words in sorted(by_language.items())
         if words
     }
-
-
-def fold(text: str) -> str:
-    """Return a text in small letters, with single spaces."""
-    return " ".join(text.casefold().split())
 
 
 def object_particle(word: str) -> str:

@@ -7,6 +7,7 @@ It knows no ids, no network and no world.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -49,3 +50,16 @@ class SequenceSource(Protocol):
         """Return the segments of one sequence, which depend on the random numbers of `rng`
         alone."""
         ...
+
+
+class MixedSource:
+    """A MixedSource draws each sequence from one of several sources, by their weights."""
+
+    def __init__(self, sources: Sequence[SequenceSource], weights: Sequence[float]) -> None:
+        self.sources = sources
+        self.shares = np.array(weights) / sum(weights)
+
+    def sample(self, rng: np.random.Generator) -> list[Segment]:
+        """Return the segments of one sequence of a source."""
+        source = self.sources[int(rng.choice(len(self.sources), p=self.shares))]
+        return source.sample(rng)

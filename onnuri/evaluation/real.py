@@ -20,10 +20,10 @@ import numpy as np
 
 from onnuri.config import Config
 from onnuri.data.picture_store import PictureStore
-from onnuri.data.picture_tasks import PLAIN, STYLED, Named, Words, fold, names_of, object_particle
+from onnuri.data.picture_tasks import PLAIN, STYLED, Named, Words, names_of, object_particle
 from onnuri.evaluation.pictures import GivenPicture, of_store
 from onnuri.evaluation.retrieval import Share, chance_at, nearest, right_at, share
-from onnuri.modality import LANGUAGES, Language
+from onnuri.modality import LANGUAGES, Language, fold
 
 SPECIAL = frozenset({"flag", "keycap", "clock", "letter"})
 """kinds whose pictures differ by a detail"""

@@ -17,10 +17,11 @@ import numpy as np
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.registry import class_named
-from onnuri.modality import Language, Modality
+from onnuri.modality import Language, Modality, fold
 
 FRONT_ENDS = {
     "plain": "onnuri.model.front_end:FrontEnd",
+    "folding": "onnuri.model.front_end:FoldingFrontEnd",
     "toyworld": "onnuri.toyworld.front_end.toy:ToyFrontEnd",
 }
 UNNAMED = "toyworld"
@@ -113,6 +114,17 @@ class FrontEnd:
     def load(cls, codecs: Path) -> Self:
         """Return the front end that `save` wrote to a folder `codecs/`."""
         return cls()
+
+
+class FoldingFrontEnd(FrontEnd):
+    """A FoldingFrontEnd reads every sentence in small letters and with single spaces, for a model
+    that has learned from such."""
+
+    name: ClassVar[str] = "folding"
+
+    def read(self, sentence: str) -> Reading:
+        """Return a sentence in small letters, with single spaces."""
+        return Reading(fold(sentence))
 
 
 def front_end_class(name: str) -> type[FrontEnd]:

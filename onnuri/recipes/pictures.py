@@ -33,7 +33,7 @@ from onnuri.files import whole_folder, write_json
 from onnuri.inference.request import SamplingConfig
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.digit_table import fold, share_digits
-from onnuri.model.front_end import FrontEnd
+from onnuri.model.front_end import FoldingFrontEnd
 from onnuri.model.objective import OmniObjective
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.parallel import launch
@@ -67,7 +67,7 @@ class ModelConfig(config.Config):
     hidden: int = 704
     longest: int = 512
     """longest sequence, in tokens"""
-    tokens: int = 2048
+    tokens: int = 4096
     """tokens per step"""
     views: Views = Views()
     mixture: PictureMixture = PictureMixture()
@@ -306,7 +306,7 @@ def model(
     parallel = ParallelModel(network, trained.loss, None, dtype, compiled)
     fit(trained, own.loop.replace(record=record), out / "lm", "model", parallel)
     fold(network.cpu())
-    OmniModel(network, codecs, layout, SAMPLING, front_end=FrontEnd()).save(folder)
+    OmniModel(network, codecs, layout, SAMPLING, front_end=FoldingFrontEnd()).save(folder)
 
 
 def _show(figures_by_split: dict[str, CodecFigures]) -> None:

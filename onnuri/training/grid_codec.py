@@ -31,6 +31,7 @@ from onnuri.config import Config
 from onnuri.data.augment import AugmentConfig, Draw, apply, draw
 from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.errors import ConfigError
+from onnuri.modality import fold
 
 LONGEST = 3
 """letters of an n-gram, at most"""
@@ -90,7 +91,7 @@ class PictureBatch(NamedTuple):
 def ngrams(name: str, buckets: int) -> list[int]:
     """Return the n-grams of a name, of one to three letters and of whole words, as rows of a table
     of `buckets`."""
-    folded = " ".join(name.casefold().split())
+    folded = fold(name)
     marked = f"<{folded}>"
     pieces = [marked[k : k + n] for n in range(1, LONGEST + 1) for k in range(len(marked) - n + 1)]
     pieces += [f"<{word}>" for word in folded.split()]

@@ -13,12 +13,12 @@ from onnuri.data.picture_tasks import (
     Named,
     PictureMixture,
     PictureTasks,
-    fold,
     names_of,
     object_particle,
     sentences,
 )
 from onnuri.errors import ConfigError
+from onnuri.modality import fold
 from onnuri.model.asking import language_asked, task_of
 
 WORDS = {"round": {"ko": "동글", "en": "round"}, "flat": {"ko": "납작", "en": "flat"}}

@@ -12,10 +12,10 @@ from onnuri.modality import Language
 
 STYLE_WORDS: Mapping[str, Mapping[Language, str]] = MappingProxyType(
     {
-        "fluent-3d": {"ko": "3D", "en": "3D"},
+        "fluent-3d": {"ko": "3d", "en": "3d"},
         "fluent-flat": {"ko": "플랫", "en": "flat"},
-        "noto": {"ko": "노토", "en": "Noto"},
-        "twemoji": {"ko": "트위터", "en": "Twitter"},
+        "noto": {"ko": "노토", "en": "noto"},
+        "twemoji": {"ko": "트위터", "en": "twitter"},
         "openmoji": {"ko": "선화", "en": "outline"},
         "clipart": {"ko": "클립아트", "en": "clip art"},
         "tuxpaint": {"ko": "도장", "en": "stamp"},
@@ -23,4 +23,4 @@ STYLE_WORDS: Mapping[str, Mapping[Language, str]] = MappingProxyType(
         "scratch-background": {"ko": "배경", "en": "backdrop"},
     }
 )
-"""a style's word in each language"""
+"""a style's word in each language, in small letters"""
