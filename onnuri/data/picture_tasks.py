@@ -77,9 +77,12 @@ class PictureMixture(Config):
     """share of drawings that are asked for by tags too, or by them alone"""
     asked: float = 0.3
     """share of pictures whose name is asked for in words"""
+    both: float = 0.4
+    """share of names that are followed by the name in the other language: two answers for the cost
+    of one picture"""
     styled: float = 0.75
     """share of drawings whose style is asked for, where it has a word"""
-    loss_text: float = 3.0
+    loss_text: float = 5.0
     """weight in the loss of each id of a text, where a picture's have 1"""
     source_loss: float = 0.1
     """weight in the loss of inputs, relative to targets"""
@@ -160,14 +163,18 @@ class PictureTasks:
         return [self._text(sentence, language, False), self._picture(number, rng, True)]
 
     def _name(self, number: int, rng: np.random.Generator) -> list[Segment]:
-        """Return a picture, sometimes a question, and the picture's name."""
+        """Return a picture, sometimes a question, and the picture's name in one language or in
+        both."""
+        names = self.names[number]
         language = self._language(number, rng)
-        name = self.names[number][language].name
         asked = []
         if rng.random() < self.mixture.asked:
             asked = [self._text(_choice(rng, ASKED[language]), language, False)]
-        answer = self._text(name, language, True, "describe")
-        return [self._picture(number, rng, False), *asked, answer]
+        told = [language]
+        if rng.random() < self.mixture.both:
+            told += [other for other in names if other != language]
+        answers = [self._text(names[each].name, each, True, "describe") for each in told]
+        return [self._picture(number, rng, False), *asked, *answers]
 
     def _restyle(self, number: int, rng: np.random.Generator) -> list[Segment]:
         """Return a picture, the word of another style, and a picture in that; a drawing where there

@@ -17,11 +17,11 @@ import numpy as np
 
 from onnuri.codecs.base import Codec
 from onnuri.codecs.registry import class_named
-from onnuri.modality import Language, Modality, fold
+from onnuri.modality import Language, Modality
 
 FRONT_ENDS = {
     "plain": "onnuri.model.front_end:FrontEnd",
-    "folding": "onnuri.model.front_end:FoldingFrontEnd",
+    "words": "onnuri.model.word_list:WordListFrontEnd",
     "toyworld": "onnuri.toyworld.front_end.toy:ToyFrontEnd",
 }
 UNNAMED = "toyworld"
@@ -107,6 +107,19 @@ class FrontEnd:
         that were drawn for it, by modality; else an empty list."""
         return []
 
+    def strange(self, inputs: Sequence[tuple[Modality, Any]], codecs: dict[str, Any]) -> int:
+        """Return how much of inputs [(modality, item), …] the front end does not know: words that
+        are unknown or read as others, and media that are unlike what the codecs know. Of several
+        models, the one is asked to which least is strange (`router.py`)."""
+        readings = [self.read(item) for modality, item in inputs if modality == "text"]
+        seen: list[Seen] = [
+            (modality, item, codecs[modality].encode(item))
+            for modality, item in inputs
+            if modality not in ("text", "audio")
+        ]
+        of_media = [n for n in self.notices([], seen, codecs, "en")]
+        return len(of_media) + sum(len(r.unknown) + len(r.corrected) for r in readings)
+
     def save(self, codecs: Path) -> None:
         """Write what the front end has learned into the folder `codecs/` of a model."""
 
@@ -114,17 +127,6 @@ class FrontEnd:
     def load(cls, codecs: Path) -> Self:
         """Return the front end that `save` wrote to a folder `codecs/`."""
         return cls()
-
-
-class FoldingFrontEnd(FrontEnd):
-    """A FoldingFrontEnd reads every sentence in small letters and with single spaces, for a model
-    that has learned from such."""
-
-    name: ClassVar[str] = "folding"
-
-    def read(self, sentence: str) -> Reading:
-        """Return a sentence in small letters, with single spaces."""
-        return Reading(fold(sentence))
 
 
 def front_end_class(name: str) -> type[FrontEnd]:

@@ -64,6 +64,8 @@ class Reply:
     """a text, or a modality's array"""
     language: Language
     notices: tuple[Notice, ...] = ()
+    model: str | None = None
+    """which of several models answered (`router.py`)"""
 
     @property
     def told(self) -> list[str]:

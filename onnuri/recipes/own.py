@@ -27,13 +27,14 @@ from onnuri.data.code_store import CodeStore, Views
 from onnuri.data.ingest.run import ingest
 from onnuri.data.ingest.settings import IngestConfig
 from onnuri.data.picture_store import PictureItem, PictureStore
-from onnuri.data.picture_tasks import PictureMixture, PictureTasks
+from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
 from onnuri.data.segment import MixedSource
 from onnuri.errors import ConfigError
 from onnuri.files import write_bytes, write_json
 from onnuri.modality import LANGUAGES
 from onnuri.model.objective import OmniObjective
 from onnuri.model.omni import OmniModel, hashes_of
+from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
 from onnuri.recipes.pictures import MARGIN
@@ -179,5 +180,8 @@ def learn(
     parallel = ParallelModel(model.network, trained.loss, None, dtype, compiled)
     fit(trained, settings.loop, out / "lm", "model", parallel)
     model.network.cpu().eval()
+    if isinstance(model.front_end, WordListFrontEnd):
+        new = WordListFrontEnd.learn(sentences(own))
+        model.front_end = WordListFrontEnd(model.front_end.words | new.words, model.front_end.least)
     model.save(out / "model")
     print(f"wrote {out / 'model'}")

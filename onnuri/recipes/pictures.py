@@ -33,9 +33,9 @@ from onnuri.files import whole_folder, write_json
 from onnuri.inference.request import SamplingConfig
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.digit_table import fold, share_digits
-from onnuri.model.front_end import FoldingFrontEnd
 from onnuri.model.objective import OmniObjective
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
+from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
@@ -295,18 +295,15 @@ def model(
     image = codecs["image"]
     share_digits(network, layout.start(image.spec.codebook), image.config.levels)
     device, dtype, compiled = launch.computing(None)
+    sequences = tasks(store, views, settings, codecs["text"])
     trained = OmniObjective(
-        network.to(device),
-        layout,
-        tasks(store, views, settings, codecs["text"]),
-        codecs["text"].words,
-        own.tokens,
-        settings.seed,
+        network.to(device), layout, sequences, codecs["text"].words, own.tokens, settings.seed
     )
     parallel = ParallelModel(network, trained.loss, None, dtype, compiled)
     fit(trained, own.loop.replace(record=record), out / "lm", "model", parallel)
     fold(network.cpu())
-    OmniModel(network, codecs, layout, SAMPLING, front_end=FoldingFrontEnd()).save(folder)
+    front_end = WordListFrontEnd.learn(sentences(sequences))
+    OmniModel(network, codecs, layout, SAMPLING, front_end=front_end).save(folder)
 
 
 def _show(figures_by_split: dict[str, CodecFigures]) -> None:

@@ -81,7 +81,7 @@ def test_particles_fit_the_last_syllable():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_is_asked_as_it_was_trained(kind, text):
     """What is told before an answer is what `Answers` puts before one to the same inputs."""
-    for sequence in samples(kind, text):
+    for sequence in samples(kind, text, both=0.0):
         *inputs, answer = sequence
         told = [(s.codec, text.decode(s.codes) if s.codec == "text" else "") for s in inputs]
         assert answer.task == task_of(answer.codec, told)
@@ -102,7 +102,7 @@ def test_drawings_are_asked_for_by_name_tags_and_style(text):
         named = names_of(Store.items[number])[request.language]
         words = (named.name, *named.tags)
         assert any(word in asked[number][-1] for word in words), asked[number][-1]
-        assert request.weight == pytest.approx(3 * 0.1)
+        assert request.weight == pytest.approx(5 * 0.1)
     assert sorted(asked) == [0, 1, 2, 4]  # none of dev, none without a name
     flat = [sentence for sentence in asked[1] if re.search("납작|flat", sentence)]
     assert 0.6 < len(flat) / len(asked[1]) < 0.9
@@ -112,12 +112,23 @@ def test_drawings_are_asked_for_by_name_tags_and_style(text):
 
 def test_names_follow_views_that_the_model_is_shown(text):
     with_question = 0
-    for picture, *asked, answer in samples("name", text):
-        assert picture.codes[1] == 0 and answer.weight == 3
+    for picture, *asked, answer in samples("name", text, both=0.0):
+        assert picture.codes[1] == 0 and answer.weight == 5
         named = names_of(Store.items[int(picture.codes[0])])
         assert text.decode(answer.codes) == named[answer.language].name
         with_question += len(asked)
     assert 0.2 < with_question / 200 < 0.4
+
+
+def test_a_name_in_the_other_language_may_follow(text):
+    with_both = 0
+    for picture, *more in samples("name", text, 400, asked=0.0):
+        named = names_of(Store.items[int(picture.codes[0])])
+        assert all(s.task == "describe" and s.weight == 5 for s in more)
+        assert [text.decode(s.codes) for s in more] == [named[s.language].name for s in more]
+        assert len({s.language for s in more}) == len(more) <= len(named)
+        with_both += len(more) - 1
+    assert 0.2 < with_both / 400 < 0.4  # one of four pictures has a name in English alone
 
 
 def test_another_style_is_of_the_same_thing(text):

@@ -26,7 +26,9 @@ def test_the_plain_front_end_changes_nothing_and_tells_nothing(codecs, tmp_path)
 
 def test_every_name_is_that_of_its_class():
     assert {front_end_class(name).name for name in FRONT_ENDS} == set(FRONT_ENDS)
-    with pytest.raises(ConfigError, match="front end 'other': is not known; use one of plain, folding, toy"):
+    with pytest.raises(
+        ConfigError, match="front end 'other': is not known; use one of plain, words, toy"
+    ):
         front_end_class("other")
 
 
@@ -52,8 +54,3 @@ def test_corrections_of_more_than_spaces_are_slips_and_a_notice_is_sent_whole():
         "message": "Read as",
         "details": ["bal", "ball"],
     }
-
-
-def test_sentences_are_folded_for_a_model_that_learned_from_such(tmp_path):
-    folding = front_end_class("folding").load(tmp_path)
-    assert folding.read("  A Red\n APPLE 사과 ") == Reading("a red apple 사과")

@@ -14,8 +14,8 @@ from onnuri.data.picture_store import PictureStore
 from onnuri.data.picture_table import name_of_file
 from onnuri.errors import ConfigError
 from onnuri.model.backbone import BackboneConfig
-from onnuri.model.front_end import FoldingFrontEnd
 from onnuri.model.omni import OmniModel, new_layout
+from onnuri.model.word_list import WordListFrontEnd
 from onnuri.recipes import own
 from onnuri.training.loop import TrainConfig
 
@@ -31,7 +31,7 @@ def base(tmp_path_factory):
     shape = {"width": 32, "layers": 1, "heads": 2, "hidden": 48, "longest": 512}
     network = BackboneConfig(vocabulary=layout.size, **shape).build()
     folder = tmp_path_factory.mktemp("base") / "model"
-    OmniModel(network, codecs, layout, front_end=FoldingFrontEnd()).save(folder)
+    OmniModel(network, codecs, layout, front_end=WordListFrontEnd()).save(folder)
     return folder
 
 
@@ -78,13 +78,14 @@ def test_a_folder_ends_in_a_model_that_has_learned_it(folder, base, small, tmp_p
     with np.load(tmp_path / "run/rehearsal.npz") as saved:
         assert saved["codes"].shape == (3, 16) and len(saved["ko"]) == len(saved["en"]) == 3
     model, before = onnuri.load(tmp_path / "run/model"), onnuri.load(base)
-    assert model.layout == before.layout and model.front_end.name == "folding"
+    assert model.layout == before.layout and model.front_end.name == "words"
     assert model.generate("image", text="red car").shape == (16, 16, 3)
     changed = [
         not torch.equal(p, q)
         for p, q in zip(model.network.parameters(), before.network.parameters(), strict=True)
     ]
     assert any(changed)
+    assert model.front_end.read("Red CAR, 파란 배를 cart").unknown == ("cart",)
     main(command)  # nothing is left to do
     assert "took" not in capsys.readouterr().out
 

@@ -1,0 +1,68 @@
+"""This module asks the one of several models that knows most of a question: the toy world's model
+about its solids, their voice, motion and shape, a model of pictures about all other things.
+
+It knows no model of its own: each model's front end says what is strange to it. Models are loaded
+when they are first asked, all but the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from onnuri.errors import ConfigError
+from onnuri.modality import Modality
+from onnuri.model.answer import Inputs
+from onnuri.model.omni import OmniModel, Reply
+
+
+class Router:
+    """A Router answers by one of several models, by their names; where two know as much, by the
+    first of them."""
+
+    def __init__(self, models: Mapping[str, OmniModel | Callable[[], OmniModel]]) -> None:
+        """Take models, or what loads them."""
+        self._models = dict(models)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the models' names, in their order."""
+        return tuple(self._models)
+
+    def model(self, name: str) -> OmniModel:
+        """Return a model by its name."""
+        model = self._models[name]
+        if not isinstance(model, OmniModel):
+            model = self._models[name] = model()
+        return model
+
+    def choose(self, to: Modality, inputs: Inputs = ()) -> str:
+        """Return the name of the model to which least of the inputs [(modality, item), …] is
+        strange, of those that have all their modalities. Raises ConfigError if none has."""
+        wanted = {to, *(modality for modality, *_ in inputs)}
+        able = [name for name in self.names if wanted <= set(self.model(name).layout.names)]
+        if not able:
+            raise ConfigError(
+                " and ".join(sorted(wanted)),
+                "are of no one model",
+                f"ask for some of {', '.join(self._modalities())}",
+            )
+        if len(able) == 1:
+            return able[0]
+        pairs = [(modality, item) for modality, item, *_ in inputs]
+        return min(able, key=lambda name: self._strange(name, pairs))
+
+    def reply(self, to: Modality, inputs: Inputs = (), **more: Any) -> Reply:
+        """Return the chosen model's reply, which names it; `more` are as in `OmniModel.reply`."""
+        name = self.choose(to, inputs)
+        return dataclasses.replace(self.model(name).reply(to, inputs, **more), model=name)
+
+    def _strange(self, name: str, inputs: Sequence[tuple[Modality, Any]]) -> int:
+        """Return how much of inputs is strange to a model."""
+        model = self.model(name)
+        return model.front_end.strange(inputs, model.codecs)
+
+    def _modalities(self) -> list[str]:
+        """Return what each model has, in words."""
+        return [f"{name} ({' '.join(self.model(name).layout.names)})" for name in self.names]
