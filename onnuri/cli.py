@@ -495,9 +495,9 @@ class TrainPictures:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOwn:
     """Teach a model of pictures those of a folder of your own, some fifty or more, so that it draws
-    and names them too: `onnuri train own FOLDER --base RUN/model`. A picture's caption is its file's
-    name (`red_car-02.png`), a text file beside it (`cat.jpg`, `cat.txt`, `cat.ko.txt`) or a line of
-    `metadata.csv`. Interrupt it when you like: the same command resumes."""
+    and names them too: `onnuri train own FOLDER --base RUN/model`. A picture's caption is the name
+    of its file (`red_car-02.png`), a text file beside it (`cat.jpg`, `cat.txt`, `cat.ko.txt`) or a
+    line of `metadata.csv`. Interrupt it when you like: the same command resumes."""
 
     folder: tyro.conf.Positional[Path]
     """folder of pictures"""

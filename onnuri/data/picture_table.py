@@ -37,9 +37,9 @@ def build(table: Path, out: Path, side: int, own: bool = False) -> int:
     number.
 
     A document of one picture and any number of texts is a picture with names: its texts, each
-    language's first one first, then its tags. With `own`, all pictures are to be trained on, and one
-    without a text is named by its file. Raises ConfigError for a table without pictures and, with
-    `own`, for a file's name that says nothing.
+    language's first one first, then its tags. With `own`, all pictures are to be trained on, and
+    one without a text is named by its file. Raises ConfigError for a table without pictures and,
+    with `own`, for a file's name that says nothing.
     """
     tables = Tables(table)
     rows = [row for row in tables.rows(DOCUMENTS, COLUMNS) if _picture_of(row)]

@@ -107,8 +107,8 @@ class PictureCodes(Protocol):
         """Return the codes of a view that the model is shown."""
 
 
-class Named(NamedTuple):
-    """A Named holds an item's names: by language, the name and the other words for it."""
+class ItemNames(NamedTuple):
+    """A ItemNames holds an item's names: by language, the name and the other words for it."""
 
     name: str
     tags: tuple[str, ...]
@@ -247,7 +247,7 @@ class PictureTasks:
         return Segment("image", codes, None, weight, task=task)
 
 
-def names_of(item: PictureItem) -> dict[Language, Named]:
+def names_of(item: PictureItem) -> dict[Language, ItemNames]:
     """Return an item's name and other words in each language that it has a name in, folded to
     small letters and single spaces."""
     by_language: dict[Language, list[str]] = {}
@@ -257,7 +257,7 @@ def names_of(item: PictureItem) -> dict[Language, Named]:
         if folded and folded not in words:
             words.append(folded)
     return {
-        language: Named(words[0], tuple(words[1:]))
+        language: ItemNames(words[0], tuple(words[1:]))
         for language, words in sorted(by_language.items())
         if words
     }

@@ -20,7 +20,7 @@ import numpy as np
 
 from onnuri.config import Config
 from onnuri.data.picture_store import PictureStore
-from onnuri.data.picture_tasks import PLAIN, STYLED, Named, Words, names_of, object_particle
+from onnuri.data.picture_tasks import PLAIN, STYLED, ItemNames, Words, names_of, object_particle
 from onnuri.evaluation.pictures import GivenPicture, of_store
 from onnuri.evaluation.retrieval import Share, chance_at, nearest, right_at, share
 from onnuri.modality import LANGUAGES, Language, fold
@@ -59,7 +59,7 @@ class HeldOut(NamedTuple):
     group: str
     """"pairs", "special" or "unseen" """
     kind: str
-    names: Mapping[Language, Named]
+    names: Mapping[Language, ItemNames]
     picture: np.ndarray
     """uint8 [S, S, 3], on white"""
 

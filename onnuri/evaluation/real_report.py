@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,11 +67,11 @@ def run(
     given: list[GivenNames] = []
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         drawing = progress.add_task("drawing", total=len(chosen))
-        asked, pictures = real.draw(model, chosen, words, lambda n: progress.advance(drawing, n))
+        asked, pictures = real.draw(model, chosen, words, partial(progress.advance, drawing))
         for language in LANGUAGES:
             own = [item for item in chosen if language in item.names]
             naming = progress.add_task(f"naming, {language}", total=len(own))
-            answers = real.name(model, own, language, lambda n: progress.advance(naming, n))  # noqa: B023
+            answers = real.name(model, own, language, partial(progress.advance, naming))
             given += [
                 GivenNames(item, language, each) for item, each in zip(own, answers, strict=True)
             ]

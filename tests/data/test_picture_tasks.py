@@ -10,7 +10,7 @@ from onnuri.codecs.text import TextCodec
 from onnuri.data.picture_store import PictureItem
 from onnuri.data.picture_tasks import (
     KINDS,
-    Named,
+    ItemNames,
     PictureMixture,
     PictureTasks,
     names_of,
@@ -66,10 +66,10 @@ def samples(kind, text, count=200, **more):
 
 def test_names_are_by_language_in_small_letters_and_the_first_is_the_name():
     assert names_of(Store.items[1]) == {
-        "en": Named("red apple", ("fruit",)),
-        "ko": Named("사과", ("과일",)),
+        "en": ItemNames("red apple", ("fruit",)),
+        "ko": ItemNames("사과", ("과일",)),
     }
-    assert names_of(PictureItem(concept="x", names=("A", "a ", "B"))) == {"en": Named("a", ("b",))}
+    assert names_of(PictureItem(concept="x", names=("A", "a ", "B"))) == {"en": ItemNames("a", ("b",))}
     assert names_of(Store.items[5]) == {} and fold(" A  b\n") == "a b"
 
 
