@@ -2,9 +2,11 @@
 square cell, row by row, and comes back whole.
 
 It knows nothing of objects or words. Convolutions take the pixels to cells, attention among cells
-lets each say what the others do not, and FSQ quantizes each to five digits; the decoder is the
-mirror of it. Digits have an order, so nearby codes look alike (`code_features`), and a language
-model may read and write a code by its digits.
+lets each say what the others do not, and each is quantized to a code of five digits; the decoder is
+the mirror of it. Codes with like digits look alike, and a language model may read and write a code
+by its digits. What a code stands for is a point of a fixed grid, or a patch that was found in data,
+beside which the networks learn only what is missing: on two CPU cores that is far ahead
+(docs/pictures.md).
 
 A film is frames through the same networks: where `time_blocks` are asked for, blocks that look at
 earlier frames alone stand beside the cells, and begin as if they were not there. The weights of a
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 
 from onnuri import config
 from onnuri.codecs.base import Codec
+from onnuri.codecs.codebook import Codebook
 from onnuri.codecs.fsq import FSQ
 from onnuri.codecs.spec import CodecSpec, Field, SlotLayout
 from onnuri.errors import ConfigError
@@ -55,12 +58,21 @@ class GridConfig(config.Config):
     time_blocks: int = 0
     """blocks that look at earlier frames, before and after quantization; 0: pictures alone"""
     levels: tuple[int, ...] = (8, 8, 8, 5, 5)
-    """quantization levels of a cell's digits: 12,800 codes"""
+    """levels of a code's digits: 12,800 codes"""
+    components: int = 0
+    """principal components of a cell's pixels, in which codes stand for vectors that were found in
+    data (`codebook.py`) and beside which the networks learn what is missing; 0: codes are points of
+    a fixed grid (`fsq.py`)"""
 
     @property
     def cell(self) -> int:
         """Return the pixels per side of a cell."""
         return self.stem * math.prod(self.strides)
+
+    @property
+    def channels(self) -> int:
+        """Return the numbers that a code stands for."""
+        return self.components or len(self.levels)
 
     @property
     def cells(self) -> int:
@@ -89,7 +101,7 @@ class GridConfig(config.Config):
 
 def config_64() -> GridConfig:
     """Return the config of 64 codes of 64 pixels, whose steps two CPU cores can take."""
-    return GridConfig(side=64, strides=(2,), widths=(96, 192))
+    return GridConfig(side=64, strides=(2,), widths=(96, 192), components=48)
 
 
 def config_128() -> GridConfig:
@@ -207,7 +219,7 @@ class Cells(nn.Module):
 
 
 class GridEncoder(nn.Module):
-    """A GridEncoder maps frames [B, F, 3, S, S] in [-1, 1] to unbounded digits [B, F, K, D]."""
+    """A GridEncoder maps frames [B, F, 3, S, S] in [-1, 1] to values [B, F, K, D]."""
 
     def __init__(self, settings: GridConfig) -> None:
         super().__init__()
@@ -219,26 +231,63 @@ class GridEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.cells = Cells(settings)
         self.norm = nn.LayerNorm(widths[-1])
-        self.digits = nn.Linear(widths[-1], len(settings.levels))
+        self.values = nn.Linear(widths[-1], settings.channels)
+        self.components = Components(settings) if settings.components else None
+        if self.components:
+            nn.init.zeros_(self.values.weight)
+            nn.init.zeros_(self.values.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the digits of frames."""
+        """Return the values of frames, not yet quantized."""
         batch, count = frames.shape[:2]
         maps = self.layers(frames.flatten(0, 1))
         cells = self.cells(maps.flatten(2).transpose(1, 2).unflatten(0, (batch, count)))
-        digits: Tensor = self.digits(self.norm(cells))
-        return digits
+        values: Tensor = self.values(self.norm(cells))
+        return values + self.components.of(frames) if self.components else values
+
+
+class Components(nn.Module):
+    """A Components maps the pixels of cells to their principal components and back."""
+
+    basis: Tensor
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, settings: GridConfig) -> None:
+        super().__init__()
+        self.cell, self.side = settings.cell, settings.cells
+        pixels = 3 * settings.cell**2
+        # found in data, not learned by gradients
+        self.register_buffer("basis", torch.zeros(settings.components, pixels))
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("spread", torch.ones(settings.components))
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """Return the pixels of cells [B, F, K, 3 cell²] of frames [B, F, 3, S, S]."""
+        maps = F.pixel_unshuffle(frames.flatten(0, 1), self.cell).flatten(2)
+        return maps.transpose(1, 2).unflatten(0, frames.shape[:2])
+
+    def of(self, frames: Tensor) -> Tensor:
+        """Return the components [B, F, K, D] of frames [B, F, 3, S, S]."""
+        return (self.pixels(frames) - self.mean) @ self.basis.T
+
+    def frames(self, values: Tensor) -> Tensor:
+        """Return the frames [B, F, 3, S, S] of components [B, F, K, D]."""
+        maps = (values @ self.basis + self.mean).flatten(0, 1).transpose(1, 2)
+        maps = F.pixel_shuffle(maps.unflatten(2, (self.side, self.side)), self.cell)
+        return maps.unflatten(0, values.shape[:2])
 
 
 class GridDecoder(nn.Module):
-    """A GridDecoder maps quantized digits [B, F, K, D] to frames [B, F, 3, S, S] in [-1, 1] or
+    """A GridDecoder maps quantized values [B, F, K, D] to frames [B, F, 3, S, S] in [-1, 1] or
     slightly beyond."""
 
     def __init__(self, settings: GridConfig) -> None:
         super().__init__()
         widths, stem = settings.widths, settings.stem
         self.side = settings.cells
-        self.digits = nn.Linear(len(settings.levels), widths[-1])
+        self.values = nn.Linear(settings.channels, widths[-1])
+        self.components = Components(settings) if settings.components else None
         self.unknown = nn.Parameter(torch.zeros(widths[-1]))
         self.cells = Cells(settings)
         layers: list[nn.Module] = []
@@ -249,20 +298,26 @@ class GridDecoder(nn.Module):
             layers += [PixelBlock(width) for _ in range(settings.blocks)]
         layers += [nn.GroupNorm(GROUPS, widths[0]), nn.SiLU()]
         layers += [nn.Conv2d(widths[0], 3 * stem**2, 3, 1, 1), nn.PixelShuffle(stem)]
+        if self.components:  # what the networks add to the components begins as nothing
+            last = layers[-2]
+            assert isinstance(last, nn.Conv2d) and last.bias is not None
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, digits: Tensor, known: Tensor | None = None) -> Tensor:
-        """Return the frames of digits. Of each frame only the first `known` [B] cells count, if
+    def forward(self, values: Tensor, known: Tensor | None = None) -> Tensor:
+        """Return the frames of values. Of each frame only the first `known` [B] cells count, if
         given; the others are as the decoder has learned to leave them."""
-        cells = self.digits(digits)
+        scaled = values / self.components.spread if self.components else values
+        cells = self.values(scaled)
         if known is not None:
             is_known = known_cells(known, cells.shape[2])[:, None, :, None]
             cells = torch.where(is_known, cells, self.unknown)
+            values = torch.where(is_known, values, 0)
         cells = self.cells(cells)
-        batch, count = cells.shape[:2]
         maps = cells.flatten(0, 1).transpose(1, 2).unflatten(2, (self.side, self.side))
-        frames: Tensor = self.layers(maps)
-        return frames.unflatten(0, (batch, count))
+        frames: Tensor = self.layers(maps).unflatten(0, values.shape[:2])
+        return frames + self.components.frames(values) if self.components else frames
 
 
 class GridCodec(Codec):
@@ -281,13 +336,27 @@ class GridCodec(Codec):
         settings.check()
         super().__init__(settings, spec or grid_spec(settings))
         self.encoder, self.decoder = GridEncoder(settings), GridDecoder(settings)
-        self.fsq = FSQ(settings.levels)
+        self.quantizer: FSQ | Codebook = FSQ(settings.levels)
+        if settings.components:
+            self.quantizer = Codebook(settings.levels, settings.components)
 
-    def forward(self, frames: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return frames [B, F, 3, S, S] as they come back, and their quantized digits [B, F, K, D],
-        both with gradients. `known` is as in `GridDecoder.forward`."""
-        digits = self.fsq(self.encoder(frames))
-        return self.decoder(digits, known), digits
+    def forward(self, frames: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return frames [B, F, 3, S, S] as they come back, their quantized values [B, F, K, D] and
+        the values before, all with gradients. `known` is as in `GridDecoder.forward`."""
+        values = self.encoder(frames)
+        quantized = self.quantizer(values)
+        return self.decoder(quantized, known), quantized, values
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """Return values [..., D] as numbers of about one."""
+        components = self.decoder.components
+        return values / components.spread if components else values
+
+    def distance(self, quantized: Tensor, values: Tensor) -> Tensor:
+        """Return the mean squared distance [], in units of white per pixel, of values to what they
+        were quantized to, which is not moved."""
+        error = (values - quantized.detach()).square().sum(-1).mean()
+        return error / (4 * 3 * self.config.cell**2)
 
     @torch.inference_mode()
     def encode_batch(self, items: list[np.ndarray]) -> list[np.ndarray]:
@@ -297,7 +366,7 @@ class GridCodec(Codec):
             squares = [square(item, self.config.side) for item in items[start : start + AT_ONCE]]
             pixels = torch.from_numpy(np.stack(squares)).to(self.device)
             frames = pixels.permute(0, 3, 1, 2).float()[:, None] / 127.5 - 1
-            codes += list(self.fsq.encode(self.encoder(frames))[:, 0].cpu().numpy())
+            codes += list(self.quantizer.encode(self.encoder(frames))[:, 0].cpu().numpy())
         return codes
 
     @torch.inference_mode()
@@ -319,17 +388,17 @@ class GridCodec(Codec):
         return self._decode([whole], torch.tensor([len(codes)]))[0]
 
     def code_features(self) -> Tensor:
-        """Return the digits of every code, float32 [codes, D] in [-1, 1]."""
-        codes = torch.arange(self.fsq.num_codes, device=self.device)
-        return self.fsq.decode(codes).float().cpu()
+        """Return what every code stands for, float32 [codes, D]."""
+        codes = torch.arange(self.quantizer.num_codes, device=self.device)
+        return self.quantizer.decode(codes).float().cpu()
 
     def _decode(self, codes: list[np.ndarray], known: Tensor | None) -> list[np.ndarray]:
         """Return the pictures of whole sequences of codes, of which the first `known` count."""
         pictures: list[np.ndarray] = []
         for start in range(0, len(codes), AT_ONCE):
             batch = torch.from_numpy(np.stack(codes[start : start + AT_ONCE])).to(self.device)
-            digits = self.fsq.decode(batch)[:, None]
-            frames = self.decoder(digits, None if known is None else known.to(self.device))[:, 0]
+            values = self.quantizer.decode(batch)[:, None]
+            frames = self.decoder(values, None if known is None else known.to(self.device))[:, 0]
             # + 0.5, because the cast to uint8 truncates
             levels = ((frames.float() + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8)
             pictures += list(levels.permute(0, 2, 3, 1).cpu().numpy())

@@ -154,5 +154,5 @@ def view_codes(
     )
     pixels = torch.from_numpy(np.stack([store.pixels[number] for number in numbers]))
     pictures, _ = apply(pixels.to(codec.device), drawn.to(codec.device), codec.config.side)
-    digits = codec.encoder(2 * pictures[:, None] - 1)
-    return np.asarray(codec.fsq.encode(digits)[:, 0].cpu().numpy())
+    values = codec.encoder(2 * pictures[:, None] - 1)
+    return np.asarray(codec.quantizer.encode(values)[:, 0].cpu().numpy())

@@ -38,6 +38,7 @@ from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
+from onnuri.training.grid_codebook import fit_codebook
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.record_config import NO_RECORD, RecordConfig
@@ -99,7 +100,7 @@ def cpu() -> PicturesConfig:
             minutes=80, optimizer="muon", learning_rate=2e-3, warmup_steps=50, decay=0.4
         ),
         size=24,
-        losses=GridLossConfig(buckets=2**13),
+        losses=GridLossConfig(absolute=0.2, squared=20.0, edges=0.2, buckets=2**13),
         augment=AugmentConfig(plain=0.4),
         shares=PHOTOGRAPHS,
         model=ModelConfig(
@@ -221,10 +222,23 @@ def codec(
         {style: share for style, share in settings.shares.items() if style in store.styles},
         settings.seed,
     )
+    if settings.codec.components:
+        begin_with_codebook(objective, out / "codebook")
     objective.module.to(device)
     fit(objective, settings.loop.replace(record=record), out / "codec", "picture codec")
     with whole_folder(folder) as part:
         objective.module.codec.cpu().save(part)
+
+
+def begin_with_codebook(objective: GridObjective, folder: Path) -> None:
+    """Set an objective's codec to one whose codes were found in data and whose networks have
+    learned nothing, which is made once."""
+    trained = objective.module.codec
+    if not folder.exists():
+        fit_codebook(trained, objective)
+        with whole_folder(folder) as part:
+            trained.save(part)
+    trained.load_state_dict(GridCodec.load(folder).state_dict())
 
 
 def figures(store: PictureStore, settings: PicturesConfig, out: Path) -> CodecFigures:

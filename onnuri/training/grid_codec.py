@@ -53,6 +53,9 @@ class GridLossConfig(Config):
     """of the absolute error of differences between neighbours"""
     cover: float = 2.0
     """weight of a pixel of what is cut out, where its ground has 1"""
+    commitment: float = 40.0
+    """of the squared distance of values to those that codes stand for, where these are a codebook's
+    (van den Oord et al. 2017, arXiv 1711.00937)"""
     names: float = 0.05
     """of telling which name belongs to which picture"""
     buckets: int = 2**15
@@ -99,10 +102,10 @@ def ngrams(name: str, buckets: int) -> list[int]:
 
 
 class NameTower(nn.Module):
-    """A NameTower turns names and the digits of pictures into vectors that are near each other
+    """A NameTower turns names and the quantized values of pictures into vectors that are near each other
     where they belong together."""
 
-    def __init__(self, digits: int, side: int, buckets: int) -> None:
+    def __init__(self, channels: int, side: int, buckets: int) -> None:
         """Build the networks for pictures of `side` cells per side."""
         super().__init__()
         self.side, self.merged = side, MERGED if side % MERGED == 0 else 1
@@ -110,17 +113,18 @@ class NameTower(nn.Module):
         self.of_name = nn.Sequential(
             nn.Linear(NAME_WIDTH, 2 * NAME_WIDTH), nn.GELU(), nn.Linear(2 * NAME_WIDTH, NAME_WIDTH)
         )
-        self.of_digits = nn.Linear(digits * self.merged**2, NAME_WIDTH)
+        self.of_values = nn.Linear(channels * self.merged**2, NAME_WIDTH)
         tokens = (side // self.merged) ** 2
         self.places = nn.Parameter(torch.randn(tokens, NAME_WIDTH) * 0.02)
         self.blocks = nn.Sequential(CellBlock(NAME_WIDTH), CellBlock(NAME_WIDTH))
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def forward(self, digits: Tensor, batch: PictureBatch) -> Tensor:
-        """Return the logits [B, B] of each picture, of digits [B, K, D], having each name."""
-        cells = digits.transpose(1, 2).unflatten(2, (self.side, self.side))
+    def forward(self, values: Tensor, batch: PictureBatch) -> Tensor:
+        """Return the logits [B, B] of each picture, of quantized values [B, K, D], having each
+        name."""
+        cells = values.transpose(1, 2).unflatten(2, (self.side, self.side))
         tokens = F.pixel_unshuffle(cells, self.merged).flatten(2).transpose(1, 2)
-        cells = self.blocks(self.of_digits(tokens) + self.places)
+        cells = self.blocks(self.of_values(tokens) + self.places)
         pictures = F.normalize(cells.mean(1).float(), dim=-1)
         names = self.of_name(self.table(batch.ngrams, batch.starts))
         similarity: Tensor = pictures @ F.normalize(names.float(), dim=-1).T
@@ -133,7 +137,7 @@ class GridTrainee(nn.Module):
     def __init__(self, codec: GridCodec, buckets: int) -> None:
         super().__init__()
         self.codec = codec
-        self.names = NameTower(len(codec.config.levels), codec.config.cells, buckets)
+        self.names = NameTower(codec.config.channels, codec.config.cells, buckets)
 
 
 class GridObjective:
@@ -193,8 +197,8 @@ class GridObjective:
         batch = batch.to(codec.device)
         target, cover = apply(batch.pixels, batch.drawn, codec.config.side)
         with _mixed(codec.device):
-            frames, digits = codec(2 * target[:, None] - 1, batch.known)
-            logits = self.module.names(digits[:, 0], batch)
+            frames, quantized, values = codec(2 * target[:, None] - 1, batch.known)
+            logits = self.module.names(codec.scaled(quantized)[:, 0], batch)
         output = (frames[:, 0].float() + 1) / 2
         known = self._known_pixels(batch.known)
         weight = (1 + (weights.cover - 1) * cover) * known
@@ -205,6 +209,8 @@ class GridObjective:
             "edges": _edges(error, weight),
             "names": _matching(logits, batch.concepts),
         }
+        if codec.config.components:
+            parts["commitment"] = codec.distance(quantized, values)
         total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
         mean_squared = _mean(error.detach() ** 2, known)
         figures = {name: part.detach() for name, part in parts.items()}

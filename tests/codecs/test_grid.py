@@ -15,7 +15,23 @@ SMALL = GridConfig(side=32, strides=(2,), widths=(16, 32), blocks=1, cell_blocks
 
 def codec(**changes):
     torch.manual_seed(0)
-    return GridCodec(SMALL.replace(**changes)).eval().requires_grad_(False)
+    grid = GridCodec(SMALL.replace(**changes)).eval().requires_grad_(False)
+    if grid.config.components:
+        of_data(grid)
+    return grid
+
+
+def of_data(grid):
+    """Set components, mean and codebook as if they had been found in data."""
+    basis = torch.linalg.qr(torch.randn(192, grid.config.components))[0].T
+    for part in (grid.encoder.components, grid.decoder.components):
+        part.basis.copy_(basis)
+        part.mean.copy_(torch.linspace(-0.5, 0.5, 192))
+        part.spread.fill_(3.0)
+    grid.quantizer.vectors.copy_(torch.randn(20, grid.config.components) * 3)
+
+
+KINDS = pytest.mark.parametrize("components", [0, 6])
 
 
 def picture(seed=0, height=50, width=90):
@@ -27,8 +43,9 @@ def frames(count, seed=0):
     return torch.rand(1, count, 3, 32, 32, generator=generator) * 2 - 1
 
 
-def test_codes_are_as_the_spec_says_and_decode_to_a_square():
-    grid = codec()
+@KINDS
+def test_codes_are_as_the_spec_says_and_decode_to_a_square(components):
+    grid = codec(components=components)
     codes = grid.encode(picture())
     assert codes.dtype == np.int64 and codes.shape == (grid.spec.item_codes,) == (16,)
     assert grid.spec.slots.position_ranges == ((0, 20),) * 16 and grid.num_codes == 20
@@ -45,21 +62,25 @@ def test_configs_have_the_codes_of_their_name_and_at_most_15_million_weights(nam
     assert sum(weight.numel() for weight in grid.parameters()) < 15e6
 
 
-@given(st.lists(st.integers(0, 19), min_size=16, max_size=16))
+@given(st.lists(st.integers(0, 19), min_size=16, max_size=16), st.sampled_from([0, 6]))
 @settings(max_examples=20, deadline=None)
-def test_any_codes_decode(codes):
-    assert codec().decode(np.array(codes)).shape == (32, 32, 3)
+def test_any_codes_decode(codes, components):
+    assert codec(components=components).decode(np.array(codes)).shape == (32, 32, 3)
 
 
-def test_a_batch_is_its_items():
-    grid, items = codec(), [picture(seed, 20 + seed, 40) for seed in range(5)]
+@KINDS
+def test_a_batch_is_its_items(components):
+    grid, items = codec(components=components), [picture(seed, 20 + seed, 40) for seed in range(5)]
     for codes, item in zip(grid.encode_batch(items), items, strict=True):
         assert (codes == grid.encode(item)).all()
 
 
-def test_what_is_saved_is_loaded(tmp_path):
-    grid = codec()
-    for weight in grid.parameters():  # such as 16 bits hold
+@KINDS
+def test_what_is_saved_is_loaded(tmp_path, components):
+    grid = codec(components=components)
+    for weight in (*grid.parameters(), *grid.buffers()):  # such as 16 bits hold
+        if not weight.is_floating_point():
+            continue
         weight.copy_(weight.half().float())
     registry.save({"image": grid}, tmp_path)
     again = registry.load(tmp_path)["image"]
@@ -73,8 +94,32 @@ def test_features_are_the_digits_of_a_code():
     assert torch.allclose(features, torch.tensor(expected))
 
 
-def test_unknown_codes_do_not_change_a_partial_picture():
-    grid, codes = codec(), np.arange(16) % 20
+def test_networks_that_have_learned_nothing_give_the_nearest_patches():
+    """Codes of data are right before a step is taken: each cell is the nearest vector's pixels."""
+    grid = codec(components=6)
+    part, book = grid.encoder.components, grid.quantizer.vectors
+    pictures = frames(2, seed=4)
+    made, quantized, values = grid(pictures)
+    for frame, cell in ((0, 0), (1, 6)):
+        row, column = 8 * (cell // 4), 8 * (cell % 4)
+        pixels = pictures[0, frame, :, row : row + 8, column : column + 8].flatten()
+        expected = (pixels - part.mean) @ part.basis.T
+        assert torch.allclose(values[0, frame, cell], expected, atol=1e-4)
+        nearest = book[(book - expected).norm(dim=1).argmin()]
+        assert torch.allclose(quantized[0, frame, cell], nearest, atol=1e-5)
+        back = made[0, frame, :, row : row + 8, column : column + 8].flatten()
+        assert torch.allclose(back, nearest @ part.basis + part.mean, atol=1e-4)
+    error = (values - quantized).square().sum(-1).mean() / 192 / 4
+    assert torch.allclose(grid.distance(quantized, values), error)
+    assert torch.allclose(grid.scaled(values), values / 3)
+
+
+@KINDS
+def test_unknown_codes_do_not_change_a_partial_picture(components):
+    grid, codes = codec(components=components), np.arange(16) % 20
+    for part in grid.decoder.layers:  # a last layer that adds nothing would hide the others
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.normal_(part.weight, std=0.1)
     assert grid.partial_counts == (4, 8, 12)
     # the decoder is given 8 codes of two different wholes
     known = torch.tensor([8])
@@ -102,7 +147,7 @@ def test_frames_depend_on_earlier_frames_alone():
     before, after = (film.encoder(x) for x in (clip, changed))
     assert torch.equal(before[:, :2], after[:, :2])
     assert not torch.allclose(before[:, 3], after[:, 3])  # it sees frame 2
-    made, made_after = (film.decoder(film.fsq(digits)) for digits in (before, after))
+    made, made_after = (film.decoder(film.quantizer(values)) for values in (before, after))
     assert torch.equal(made[:, :2], made_after[:, :2])
 
 

@@ -141,14 +141,14 @@ def test_unknown_cells_do_not_count(store):
 
 
 class _Fixed(torch.nn.Module):
-    """An encoder whose digits are all the same."""
+    """An encoder whose values are all the same."""
 
     def __init__(self, encoder):
         super().__init__()
-        self.digits = encoder.digits
+        self.values = encoder.values
 
     def forward(self, frames):
-        """Return digits [B, F, 4, 2]."""
+        """Return values [B, F, 4, 2]."""
         return torch.zeros(*frames.shape[:2], 4, 2, requires_grad=True)
 
 
