@@ -194,17 +194,19 @@ def test_ngrams_fold_case_and_spaces_and_know_syllables():
     assert len(set(green) & set(fruit)) >= 5 and max(ngrams("red apple", 7)) < 7
 
 
-def test_a_tower_tells_pictures_apart_by_places_too():
+@pytest.mark.parametrize("side", [2, 3, 4])
+@pytest.mark.parametrize("place", [1, -1])
+def test_a_tower_tells_pictures_apart_by_places_too(side, place):
     torch.manual_seed(0)
-    tower, digits = NameTower(2, 4, 16), torch.zeros(2, 4, 2)
-    digits[0, 0], digits[1, 3] = 1, 1
+    tower, values = NameTower(2, side, 16), torch.zeros(2, side**2, 2)
+    values[0, 0], values[1, place] = 1, 1
 
     class Batch:
         """Two names."""
 
         ngrams, starts = torch.tensor([1, 2, 3]), torch.tensor([0, 1])
 
-    logits = tower(digits, Batch)
+    logits = tower(values, Batch)
     assert logits.shape == (2, 2) and not torch.allclose(logits[0], logits[1])
 
 
