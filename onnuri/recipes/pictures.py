@@ -97,7 +97,7 @@ def cpu() -> PicturesConfig:
     return PicturesConfig(
         codec=CONFIGS["64"](),
         loop=TrainConfig(
-            minutes=80, optimizer="muon", learning_rate=2e-3, warmup_steps=50, decay=0.4
+            minutes=60, optimizer="muon", learning_rate=6e-4, warmup_steps=50, decay=0.8
         ),
         size=24,
         losses=GridLossConfig(absolute=0.2, squared=20.0, edges=0.2, buckets=2**13),
