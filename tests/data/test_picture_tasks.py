@@ -69,7 +69,9 @@ def test_names_are_by_language_in_small_letters_and_the_first_is_the_name():
         "en": ItemNames("red apple", ("fruit",)),
         "ko": ItemNames("사과", ("과일",)),
     }
-    assert names_of(PictureItem(concept="x", names=("A", "a ", "B"))) == {"en": ItemNames("a", ("b",))}
+    assert names_of(PictureItem(concept="x", names=("A", "a ", "B"))) == {
+        "en": ItemNames("a", ("b",))
+    }
     assert names_of(Store.items[5]) == {} and fold(" A  b\n") == "a b"
 
 
