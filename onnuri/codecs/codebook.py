@@ -51,10 +51,13 @@ class Codebook(nn.Module):
 
 def k_means(points: Tensor, count: int, rounds: int, seed: int = 0) -> Tensor:
     """Return `count` means [count, C] of points [N, C] (Lloyd 1982). A mean that no point is
-    nearest to begins anew at a random one."""
+    nearest to begins anew at a random one; of fewer points than means, some means are alike."""
     generator = torch.Generator().manual_seed(seed)
     book = Codebook((count,), points.shape[1])
-    book.vectors = points[torch.randperm(len(points), generator=generator)[:count]].clone()
+    first = torch.cat(
+        [torch.randperm(len(points), generator=generator) for _ in range(-(-count // len(points)))]
+    )
+    book.vectors = points[first[:count]].clone()
     for _ in range(rounds):
         codes = book.encode(points)
         counts = torch.bincount(codes, minlength=count)[:, None]

@@ -38,7 +38,7 @@ from onnuri.model.omni import OmniModel, load_codecs, new_layout
 from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
-from onnuri.training.grid_codebook import fit_codebook
+from onnuri.training.grid_codebook import PATCHES, fit_codebook
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.record_config import NO_RECORD, RecordConfig
@@ -82,6 +82,8 @@ class PicturesConfig(config.Config):
     loop: TrainConfig
     size: int
     """pictures per step of the codec"""
+    patches: int = PATCHES
+    """cells in which the codebook is found, if the codec has one"""
     losses: GridLossConfig = GridLossConfig()
     augment: AugmentConfig = AugmentConfig()
     shares: dict[str, float]
@@ -149,7 +151,10 @@ def gpu() -> PicturesConfig:
 def smoke() -> PicturesConfig:
     """Return the config of a minute, which tests every stage and learns nothing."""
     return cpu().replace(
-        codec=CONFIGS["64"]().replace(widths=(16, 32), blocks=1, cell_blocks=1),
+        codec=CONFIGS["64"]().replace(
+            widths=(16, 32), blocks=1, cell_blocks=1, levels=(8, 8), components=8
+        ),
+        patches=2_000,
         loop=TrainConfig(steps=4, log_every=1),
         losses=GridLossConfig(buckets=256),
         size=4,
@@ -223,19 +228,19 @@ def codec(
         settings.seed,
     )
     if settings.codec.components:
-        begin_with_codebook(objective, out / "codebook")
+        begin_with_codebook(objective, settings.patches, out / "codebook")
     objective.module.to(device)
     fit(objective, settings.loop.replace(record=record), out / "codec", "picture codec")
     with whole_folder(folder) as part:
         objective.module.codec.cpu().save(part)
 
 
-def begin_with_codebook(objective: GridObjective, folder: Path) -> None:
+def begin_with_codebook(objective: GridObjective, patches: int, folder: Path) -> None:
     """Set an objective's codec to one whose codes were found in data and whose networks have
     learned nothing, which is made once."""
     trained = objective.module.codec
     if not folder.exists():
-        fit_codebook(trained, objective)
+        fit_codebook(trained, objective, patches)
         with whole_folder(folder) as part:
             trained.save(part)
     trained.load_state_dict(GridCodec.load(folder).state_dict())

@@ -14,6 +14,7 @@ from torch import Tensor
 from onnuri.codecs.codebook import Codebook, k_means, number
 from onnuri.codecs.grid import GridCodec
 from onnuri.data.augment import apply
+from onnuri.errors import ConfigError
 from onnuri.training.grid_codec import GridObjective
 
 PATCHES = 320_000
@@ -27,8 +28,11 @@ FLAT_SHARE = 0.05
 
 
 def fit_codebook(codec: GridCodec, objective: GridObjective, patches: int = PATCHES) -> None:
-    """Set a codec's components and codebook, in place, from varied pictures of an objective."""
+    """Set a codec's components and codebook, in place, from varied pictures of an objective. Raises
+    ConfigError if these are of one colour each."""
     pixels = _patches(codec, objective, patches)
+    if not (pixels.std(1) > FLAT).any():
+        raise ConfigError("the pictures", "are of one colour each", "give a table with others")
     encoder, decoder = codec.encoder.components, codec.decoder.components
     book = codec.quantizer
     assert encoder is not None and decoder is not None and isinstance(book, Codebook)

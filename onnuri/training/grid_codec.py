@@ -102,8 +102,8 @@ def ngrams(name: str, buckets: int) -> list[int]:
 
 
 class NameTower(nn.Module):
-    """A NameTower turns names and the quantized values of pictures into vectors that are near each other
-    where they belong together."""
+    """A NameTower turns names and the quantized values of pictures into vectors that are near each
+    other where they belong together."""
 
     def __init__(self, channels: int, side: int, buckets: int) -> None:
         """Build the networks for pictures of `side` cells per side."""

@@ -63,6 +63,11 @@ def test_each_round_brings_points_nearer_and_no_mean_stays_without_points():
     assert len(torch.unique(k_means(twice, 5, 30), dim=0)) > 1 and means.isfinite().all()
 
 
+def test_fewer_points_than_means_are_all_means():
+    points = torch.arange(6.0).view(3, 2)
+    assert torch.equal(torch.unique(k_means(points, 8, 3), dim=0), points)
+
+
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 99))
 def test_digits_are_places_among_equal_parts(levels, seed):
     count, channels = math.prod(levels), 3

@@ -98,7 +98,7 @@ def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
         main(["train", "pictures", str(table), "--preset", "cpu", "-o", str(out)])
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert (
-        "holds a run with another codec, loop, losses, model, shares, size; give another --out"
+        "holds a run with another codec, loop, losses, model, patches, shares, size; give another --out"
         in line
     )
 

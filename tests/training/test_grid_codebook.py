@@ -8,6 +8,7 @@ import torch
 from onnuri.codecs.grid import GridCodec, GridConfig
 from onnuri.data.augment import AugmentConfig
 from onnuri.data.picture_store import PictureItem, PictureStore, write
+from onnuri.errors import ConfigError
 from onnuri.training.grid_codebook import _patches, fit_codebook
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit, read_metrics
@@ -92,3 +93,12 @@ def test_the_same_pictures_give_the_same_codebook(store):
         codecs.append(made.module.codec)
     one, other = (dict(codec.named_buffers()) for codec in codecs)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_pictures_of_one_colour_are_one_line(tmp_path):
+    pixels = np.full((16, 16, 4), 255, np.uint8)
+    write(tmp_path / "s", [(PictureItem(concept="a", names=("a",)), pixels)], 1, 16)
+    made = objective(PictureStore(tmp_path / "s"))
+    made.augment = AugmentConfig(plain=1)
+    with pytest.raises(ConfigError, match="are of one colour each; give a table with others"):
+        fit_codebook(made.module.codec, made, 100)
