@@ -135,7 +135,7 @@ def test_a_folder_whose_settings_are_damaged_is_one_line(made, tmp_path, file, l
     "file",
     [
         "visual/config.json",
-        "visual/spec-video.json",
+        "text/spec-text.json",
         "shape/model.safetensors",
         "text/tokenizer.json",
     ],
