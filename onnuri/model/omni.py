@@ -74,17 +74,17 @@ class Reply:
         return [notice.message for notice in self.notices if notice.message != answer]
 
 
-def load_codecs(folder: Path) -> dict[str, Any]:
+def load_codecs(folder: Path, needed: Sequence[str] = MEDIA) -> dict[str, Any]:
     """Return every codec of a folder `codecs/` by name, those of the five media first; image and
     video of the toy world share their networks.
 
-    Raises WeightsError if there is none of text, or any cannot be read.
+    Raises WeightsError if one of those `needed` is missing, or any cannot be read.
     """
     codecs: dict[str, Any] = dict(registry.load(folder, MEDIA))
-    if "text" not in codecs:
+    if missing := [name for name in needed if name not in codecs]:
         raise WeightsError(
             str(folder),
-            "holds codecs that cannot be read (no codec of text)",
+            f"holds codecs that cannot be read (no codec of {', '.join(missing)})",
             "give a folder that `onnuri train` or `export` wrote",
         )
     return codecs
@@ -276,7 +276,8 @@ class OmniModel:
         find(device)  # before the files are read
         about = check(folder)
         sampling = {m: SamplingConfig.from_json(s) for m, s in about["sampling"].items()}
-        layout, codecs = _layout_of(folder, about), load_codecs(folder / "codecs")
+        layout = _layout_of(folder, about)
+        codecs = load_codecs(folder / "codecs", layout.names)
         _same_codecs(folder, layout, codecs)
         try:
             network = backbone.load(folder, device) if weights else backbone.outline(folder)

@@ -300,7 +300,7 @@ def model(
         learned = TextCodec.learn(sentences(tasks(store, views, settings, None)), own.text_codes)
         with whole_folder(out / "codecs/text") as part:
             learned.save(part)
-    codecs = load_codecs(out / "codecs")
+    codecs = load_codecs(out / "codecs", ("text", "image"))
     layout = new_layout(codecs, tasks=True)
     torch.manual_seed(settings.seed)
     network = BackboneConfig(

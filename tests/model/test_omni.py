@@ -133,7 +133,12 @@ def test_a_folder_whose_settings_are_damaged_is_one_line(made, tmp_path, file, l
 
 @pytest.mark.parametrize(
     "file",
-    ["visual/config.json", "text/spec-text.json", "shape/model.safetensors", "text/tokenizer.json"],
+    [
+        "visual/config.json",
+        "visual/spec-video.json",
+        "shape/model.safetensors",
+        "text/tokenizer.json",
+    ],
 )
 @pytest.mark.parametrize("left", [None, 0, 20])
 def test_codecs_that_cannot_be_read_are_one_line(made, tmp_path, file, left):
