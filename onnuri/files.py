@@ -103,3 +103,16 @@ def make_folder(folder: Path) -> None:
         raise MediaError(
             str(folder), Phrase("cannot be a folder ({})", error.strerror), "give another folder"
         ) from None
+
+
+def rendered(template: Path, **values: Any) -> str:
+    """Return a page, a Jinja template's text with values; what is in them is escaped."""
+    import jinja2  # here, because a terminal needs no page
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(**values)

@@ -21,7 +21,7 @@ from rich.progress import track
 from onnuri import files
 from onnuri.codecs.grid import GridCodec
 from onnuri.config import Config
-from onnuri.data.augment import AugmentConfig, apply, draw
+from onnuri.data.augment import AugmentConfig, apply
 from onnuri.data.picture_store import PictureStore
 from onnuri.errors import ConfigError
 
@@ -145,14 +145,7 @@ def view_codes(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Return the codes int64 [n, K] of pictures of a store, each varied anew."""
-    items = [store.items[number] for number in numbers]
-    drawn = draw(
-        rng,
-        variation,
-        may_mirror=np.array([item.may_mirror for item in items]),
-        is_whole=np.array([item.is_whole for item in items]),
-    )
-    pixels = torch.from_numpy(np.stack([store.pixels[number] for number in numbers]))
+    pixels, drawn = store.vary(numbers, variation, rng)
     pictures, _ = apply(pixels.to(codec.device), drawn.to(codec.device), codec.config.side)
     values = codec.encoder(2 * pictures[:, None] - 1)
     return np.asarray(codec.quantizer.encode(values)[:, 0].cpu().numpy())

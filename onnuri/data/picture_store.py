@@ -10,14 +10,17 @@ It knows no codec and no model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from onnuri import files
 from onnuri.config import Config
+from onnuri.data.augment import AugmentConfig, Draw, draw
 from onnuri.errors import ConfigError
 
 PIXELS, ITEMS = "pixels.npy", "items.jsonl"
@@ -69,6 +72,19 @@ class PictureStore:
     def styles(self) -> set[str]:
         """Return the styles of the pictures that are trained on."""
         return {item.style for item in self.items if item.split == "train"}
+
+    def vary(
+        self, numbers: Sequence[int], settings: AugmentConfig, rng: np.random.Generator
+    ) -> tuple[Tensor, Draw]:
+        """Return pictures uint8 [n, 4, S, S] by their numbers, and how they are drawn to vary."""
+        items = [self.items[number] for number in numbers]
+        drawn = draw(
+            rng,
+            settings,
+            may_mirror=np.array([item.may_mirror for item in items]),
+            is_whole=np.array([item.is_whole for item in items]),
+        )
+        return torch.from_numpy(np.stack([self.pixels[number] for number in numbers])), drawn
 
     def of_split(self, split: str) -> np.ndarray:
         """Return the numbers int64 [n] of the pictures of a split."""

@@ -7,14 +7,12 @@ It prints as it goes, because drawing and naming a few hundred pictures takes mi
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -27,6 +25,7 @@ from onnuri.evaluation import real
 from onnuri.evaluation.judges.efficientnet import EfficientNetJudge
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.real import Drawn, GivenNames, HeldOut, RealFigures
+from onnuri.media import writing
 from onnuri.modality import LANGUAGES
 
 SAMPLES = 24
@@ -156,15 +155,8 @@ def _page(
     rng: np.random.Generator,
 ) -> str:
     """Return the page of a model's figures, with samples drawn without looking."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page: str = environment.get_template("real_page.html.j2").render(
+    return files.rendered(
+        Path(__file__).with_name("real_page.html.j2"),
         figures=figures,
         drawn_heads=DRAWN_HEADS,
         drawn_rows=rows_drawn(figures),
@@ -175,11 +167,8 @@ def _page(
         groups=GROUPS,
         source=data_url,
     )
-    return page
 
 
 def data_url(pixels: np.ndarray) -> str:
     """Return a picture uint8 [H, W, 3] as the address of an image on a page."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(writing.to_bytes(pixels, ".png")).decode()

@@ -109,16 +109,10 @@ class FrontEnd:
 
     def strange(self, inputs: Sequence[tuple[Modality, Any]], codecs: dict[str, Any]) -> int:
         """Return how much of inputs [(modality, item), …] the front end does not know: words that
-        are unknown or read as others, and media that are unlike what the codecs know. Of several
-        models, the one is asked to which least is strange (`router.py`)."""
+        are unknown or read as others. Of several models, the one is asked to which least is strange
+        (`router.py`)."""
         readings = [self.read(item) for modality, item in inputs if modality == "text"]
-        seen: list[Seen] = [
-            (modality, item, codecs[modality].encode(item))
-            for modality, item in inputs
-            if modality not in ("text", "audio")
-        ]
-        of_media = [n for n in self.notices([], seen, codecs, "en")]
-        return len(of_media) + sum(len(r.unknown) + len(r.corrected) for r in readings)
+        return sum(len(reading.unknown) + len(reading.corrected) for reading in readings)
 
     def save(self, codecs: Path) -> None:
         """Write what the front end has learned into the folder `codecs/` of a model."""

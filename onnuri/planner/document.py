@@ -49,13 +49,8 @@ def html(document: Document, say: Catalogue, command: str = "", whole: bool = Tr
 
     `command` is the command that makes the page anew, and stands on it.
     """
-    import jinja2  # here, because a terminal needs no page
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(DATA), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.get_template("page.html.j2")
-    return template.render(document=document, say=say, command=command, whole=whole)
+    template = DATA / "page.html.j2"
+    return files.rendered(template, document=document, say=say, command=command, whole=whole)
 
 
 def write(

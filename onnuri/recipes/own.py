@@ -30,10 +30,10 @@ from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
 from onnuri.data.segment import MixedSource
 from onnuri.errors import ConfigError
-from onnuri.files import write_bytes, write_json
+from onnuri.files import sha256_of, write_bytes, write_json
 from onnuri.modality import LANGUAGES
 from onnuri.model.objective import OmniObjective
-from onnuri.model.omni import OmniModel, hashes_of
+from onnuri.model.omni import OmniModel
 from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
@@ -80,19 +80,23 @@ def train(folder: Path, out: Path, base: Path, minutes: float | None) -> None:
     if minutes is not None:
         settings = settings.replace(loop=settings.loop.replace(minutes=minutes))
     torch.set_num_threads(settings.workers)
-    values = {**settings.to_json(), "base": hashes_of(base)}
+    ingest(folder, out / "table", IngestConfig(near_duplicates="keep"))
+    values = {
+        **settings.to_json(),
+        "base_sha256": sha256_of(base / "onnuri.json"),  # which has the hashes of all files
+        "table_sha256": picture_table.digest(out / "table"),
+    }
     check_same_run(out, values)
-    store = pictures(folder, codec.config.side, out)
+    store = pictures(codec.config.side, out)
     write_json(values, out / RUN)
     views = codes(store, codec, settings, out)
     rehearsal = rehearse(model, settings, out)
     learn(model, store, views, rehearsal, settings, out)
 
 
-def pictures(folder: Path, side: int, out: Path) -> PictureStore:
-    """Return the folder's pictures with their names, taken from it once."""
+def pictures(side: int, out: Path) -> PictureStore:
+    """Return the table's pictures with their names, taken from it once."""
     if not (out / "pictures").exists():
-        ingest(folder, out / "table", IngestConfig(near_duplicates="keep"))
         count = picture_table.build(out / "table", out / "pictures", round(side * MARGIN), own=True)
         print(f"took {count:,} pictures")
     return PictureStore(out / "pictures")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from onnuri.codecs.grid import CellBlock, GridCodec, known_cells
 from onnuri.config import Config
-from onnuri.data.augment import AugmentConfig, Draw, apply, draw
+from onnuri.data.augment import AugmentConfig, Draw, apply
 from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.errors import ConfigError
 from onnuri.modality import fold
@@ -172,17 +172,12 @@ class GridObjective:
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.choice(self.numbers, self.size, p=self.chances)
         items = [self.store.items[number] for number in chosen]
-        drawn = draw(
-            rng,
-            self.augment,
-            may_mirror=np.array([item.may_mirror for item in items]),
-            is_whole=np.array([item.is_whole for item in items]),
-        )
+        pixels, drawn = self.store.vary(chosen.tolist(), self.augment, rng)
         cells = self.module.codec.config.cells**2
         cut = rng.random(self.size) < self.losses.unknown
         names = [ngrams(_name_of(item, rng), self.losses.buckets) for item in items]
         return PictureBatch(
-            pixels=torch.from_numpy(np.stack([self.store.pixels[k] for k in chosen])),
+            pixels=pixels,
             drawn=drawn,
             known=torch.from_numpy(np.where(cut, rng.integers(1, cells, self.size), cells)),
             ngrams=torch.tensor(list(itertools.chain.from_iterable(names))),

@@ -146,3 +146,15 @@ def test_mistakes_are_one_line_and_leave_no_model(folder, base, small, tmp_path,
     assert not (out / "model").exists()
     (tmp_path / "empty").mkdir()
     assert "holds nothing to ingest" in line_of(tmp_path / "empty", "--base", base)
+
+
+def test_a_run_goes_on_with_its_own_pictures_alone(folder, base, small, tmp_path, capsys):
+    """Those that came later would be left out without a word."""
+    command = ["train", "own", str(folder), "--base", str(base), "-o", str(tmp_path / "run")]
+    main(command)
+    picture(folder / "blue house.png", 7)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "holds a run with another table_sha256; give another --out" in line

@@ -54,21 +54,13 @@ class TableCounts(NamedTuple):
 
 def inspect(out: Path, output: Path, language: Language, samples: int) -> None:
     """Write the page of a table. Raises ConfigError for a folder that holds none."""
-    import jinja2
-
     if samples < 0:
         raise ConfigError(f"--samples {samples}", "is below 0", "give 0 or more")
     files.check_place(output)
     tables = Tables(out)
     counts = count(tables)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html.j2")
-    page = template.render(
+    page = files.rendered(
+        Path(__file__).with_name("page.html.j2"),
         say=WORDS[language],
         language=language,
         name=out.resolve().name,

@@ -73,6 +73,16 @@ class ToyFrontEnd(FrontEnd):
         """Return the notices about unknown words and unfamiliar media, in a language."""
         return notice.notices(readings, seen, codecs, language)
 
+    def strange(self, inputs: Sequence[tuple[Modality, Any]], codecs: dict[str, Any]) -> int:
+        """Return how many words are unknown or read as others, and how many pictures, videos and
+        shapes are unlike what the codecs know."""
+        seen: list[Seen] = [
+            (modality, item, codecs[modality].encode(item))
+            for modality, item in inputs
+            if modality not in ("text", "audio")
+        ]
+        return super().strange(inputs, codecs) + len(notice.notices([], seen, codecs, "en"))
+
     def unsure(self, logprobs: dict[Modality, list[float]], language: Language) -> list[Notice]:
         """Return a notice if the answer is improbable, by the thresholds of `notice.json`."""
         return notice.unsure(logprobs, language)
