@@ -2,11 +2,11 @@
 draws what a name says, and names what a picture shows.
 
 A pair of a concept and a style is held out if the model knows the concept from other styles alone;
-a concept is unseen if it knows no picture of it. Flags, keycaps, clocks, letters and skin tones are
-counted apart, for their pictures differ by a detail. A drawing is judged by the real pictures that
-it is nearest to (`judges/efficientnet.py`), beside which stand the same judge's figures on the real
-picture, on what the codec gives back of it, and on drawings of other names. The module trains
-nothing.
+a concept is unseen if it knows no picture of it. Of the pairs, flags, keycaps, clocks, letters and
+skin tones are counted apart, for their pictures differ by a detail. A drawing is judged by the real
+pictures that it is nearest to (`judges/efficientnet.py`), beside which stand the same judge's
+figures on what the codec gives back of the real picture, and on drawings of other names. The module
+trains nothing.
 """
 
 from __future__ import annotations
@@ -52,13 +52,10 @@ class Judge(Protocol):
 class HeldOut(NamedTuple):
     """A HeldOut is a real picture that the model was not trained on."""
 
-    number: int
-    """in the store"""
     concept: str
     style: str
     group: str
     """"pairs", "special" or "unseen" """
-    kind: str
     names: Mapping[Language, ItemNames]
     picture: np.ndarray
     """uint8 [S, S, 3], on white"""
@@ -67,6 +64,8 @@ class HeldOut(NamedTuple):
 class DrawFigures(Config):
     """A DrawFigures holds how drawings of some names are judged."""
 
+    gallery: int
+    """real pictures among which a drawing's nearest is looked for"""
     at_1: Share
     """whose nearest real picture is of the name's concept"""
     at_5: Share
@@ -97,8 +96,6 @@ class RealFigures(Config):
 
     split: str
     judge: str
-    gallery: int
-    """real pictures among which a drawing's nearest is looked for"""
     drawn: dict[str, DrawFigures]
     named: dict[str, NameFigures]
     """by "group language" """
@@ -135,11 +132,7 @@ def held_out(store: PictureStore, split: str, side: int) -> list[HeldOut]:
             is_special = item.kind in SPECIAL or SKIN_TONES.search(item.concept)
             group = "pairs" if item.concept in trained else "unseen"
             group = "special" if is_special and group == "pairs" else group
-            found.append(
-                HeldOut(
-                    int(number), item.concept, item.style, group, item.kind, names, given.pixels
-                )
-            )
+            found.append(HeldOut(item.concept, item.style, group, names, given.pixels))
     return found
 
 
@@ -207,54 +200,50 @@ def name(
 
 def measure_drawn(
     store: PictureStore,
-    items: Sequence[HeldOut],
+    everyone: Sequence[HeldOut],
+    chosen: Sequence[int],
     drawn: Sequence[np.ndarray],
     codec: Any,
     judge: Judge,
     seed: int = 0,
 ) -> tuple[dict[str, DrawFigures], np.ndarray]:
     """Return figures of drawings by group, and whether each one's nearest real picture is of its
-    concept, bool [n].
+    concept, bool [n]. The drawings are of the items of `everyone` with the numbers `chosen` [n].
 
     Pairs are looked for among the real pictures of all pairs, special ones too; unseen concepts
-    among those of unseen concepts.
+    among those of all unseen concepts.
     """
-    rng = np.random.default_rng(seed)
-    training = _training_pictures(store, codec.config.side, rng)
+    items = [everyone[k] for k in chosen]
+    training = _training_pictures(store, codec.config.side, np.random.default_rng(seed))
     training_features = judge.features([each.pixels for each in training])
     styles = np.array([each.group for each in training])
-    real = judge.features([item.picture for item in items])
-    back = codec.decode_batch(codec.encode_batch([item.picture for item in items]))
-    back_features, drawn_features = judge.features(back), judge.features(drawn)
-    figures, right = {}, np.zeros(len(items), bool)
-    groups = np.array([item.group for item in items])
-    concepts = np.array([item.concept for item in items])
     asked_styles = np.array([item.style for item in items])
+    back = codec.decode_batch(codec.encode_batch([item.picture for item in items]))
+    features = {"drawn": judge.features(drawn), "back": judge.features(back)}
+    style_right = {
+        name: styles[nearest(vectors, training_features, 1)[:, 0]] == asked_styles
+        for name, vectors in features.items()
+    }
+    real = judge.features([item.picture for item in everyone])
+    is_unseen = np.array([item.group == "unseen" for item in everyone])
+    groups = np.array([item.group for item in items])
+    figures, right = {}, np.zeros(len(items), bool)
     for group in sorted(set(groups.tolist())):
-        own = np.flatnonzero(groups == group)
-        among = np.flatnonzero((groups == "unseen") == (group == "unseen"))
-        gallery, labels = real[among], concepts[among].tolist()
-        wanted = concepts[own].tolist()
-
-        def at(features: np.ndarray, k: int, wanted: Sequence[str] = tuple(wanted)) -> Share:
-            """Return the share of vectors that find their concept among the k nearest."""
-            return share(right_at(features[own], wanted, gallery, labels, k))  # noqa: B023
-
-        def style(features: np.ndarray) -> Share:
-            """Return the share of vectors whose nearest training picture has the style asked."""
-            closest = nearest(features[own], training_features, 1)[:, 0]  # noqa: B023
-            return share(styles[closest] == asked_styles[own])  # noqa: B023
-
-        right[own] = right_at(drawn_features[own], wanted, gallery, labels, 1)
+        own, among = np.flatnonzero(groups == group), is_unseen == (group == "unseen")
+        gallery = real[among], [everyone[k].concept for k in np.flatnonzero(among).tolist()]
+        wanted = [items[k].concept for k in own.tolist()]
+        of_drawn, of_back = features["drawn"][own], features["back"][own]
+        right[own] = right_at(of_drawn, wanted, *gallery, 1)
         figures[group] = DrawFigures(
-            at_1=at(drawn_features, 1),
-            at_5=at(drawn_features, TOP),
-            style=style(drawn_features),
-            chance_1=round(chance_at(wanted, labels, 1), 5),
-            chance_5=round(chance_at(wanted, labels, TOP), 5),
-            round_trip_1=at(back_features, 1),
-            round_trip_style=style(back_features),
-            shuffled_1=at(drawn_features, 1, np.roll(wanted, 1).tolist()),
+            gallery=len(gallery[1]),
+            at_1=share(right[own]),
+            at_5=share(right_at(of_drawn, wanted, *gallery, TOP)),
+            style=share(style_right["drawn"][own]),
+            chance_1=round(chance_at(wanted, gallery[1], 1), 5),
+            chance_5=round(chance_at(wanted, gallery[1], TOP), 5),
+            round_trip_1=share(right_at(of_back, wanted, *gallery, 1)),
+            round_trip_style=share(style_right["back"][own]),
+            shuffled_1=share(right_at(of_drawn, wanted[1:] + wanted[:1], *gallery, 1)),
         )
     return figures, right
 

@@ -30,8 +30,12 @@ from onnuri.modality import LANGUAGES
 
 SAMPLES = 24
 """answers of each kind on the page, drawn without looking"""
-GROUPS = {"pairs": ("새 그림체", "known concept, unseen style"), "special": ("특수", "specials")}
-GROUPS["unseen"] = ("처음 보는 것", "unseen concept")
+GROUPS = {
+    "pairs": ("새 그림체", "known concept, unseen style"),
+    "special": ("특수", "specials"),
+    "unseen": ("처음 보는 것", "unseen concept"),
+}
+"""groups of held-out pictures, in both languages"""
 
 
 class Row(NamedTuple):
@@ -53,14 +57,19 @@ def run(
     """Measure a model on at most `items` held-out pictures per group of a split (None: on all) and
     write OUT, a JSON file, and the page beside it.
 
-    Raises ConfigError for a split without pictures, and where the judge is not installed.
+    Raises ConfigError for a split without pictures, for fewer than one, and where the judge is not
+    installed.
     """
+    if items is not None and items < 1:
+        raise ConfigError(f"--items {items}", "is below 1", "give 1 or more, or leave it out")
     files.check_place(out)
     judge = EfficientNetJudge()
     rng, codec = np.random.default_rng(seed), model.codecs["image"]
-    chosen = _some(real.held_out(store, split, codec.config.side), items, rng)
-    if not chosen:
+    everyone = real.held_out(store, split, codec.config.side)
+    if not everyone:
         raise ConfigError(f"split {split!r}", "has no picture with a name", "use dev or test")
+    numbers = _some(everyone, items, rng)
+    chosen = [everyone[k] for k in numbers]
     rare = real.rare_tags(store)
     named: dict[str, Any] = {}
     given: list[GivenNames] = []
@@ -74,16 +83,14 @@ def run(
             given += [
                 GivenNames(item, language, each) for item, each in zip(own, answers, strict=True)
             ]
-    drawn, right = real.measure_drawn(store, chosen, pictures, codec, judge, seed)
+    drawn, right = real.measure_drawn(store, everyone, numbers, pictures, codec, judge, seed)
     for group in drawn:
         for language in LANGUAGES:
             of = [one for one in given if one.language == language and one.item.group == group]
             named[f"{group} {language}"] = real.measure_named(
                 [one.item for one in of], [one.answers for one in of], language, rare[language]
             )
-    figures = RealFigures(
-        split=split, judge=judge.name, gallery=len(chosen), drawn=drawn, named=named
-    )
+    figures = RealFigures(split=split, judge=judge.name, drawn=drawn, named=named)
     files.write_json({"machine": machine(), **figures.to_json()}, out)
     samples = [
         Drawn(item, sentence, picture, bool(is_right))
@@ -94,14 +101,13 @@ def run(
     return figures
 
 
-def _some(items: list[HeldOut], most: int | None, rng: np.random.Generator) -> list[HeldOut]:
-    """Return at most `most` items of each group, drawn without looking; None: all."""
-    if most is None:
-        return items
-    groups: dict[str, list[HeldOut]] = {}
-    for k in rng.permutation(len(items)):
-        groups.setdefault(items[k].group, []).append(items[k])
-    return [item for of in groups.values() for item in of[:most]]
+def _some(items: list[HeldOut], most: int | None, rng: np.random.Generator) -> list[int]:
+    """Return the numbers of at most `most` items of each group, drawn without looking; None: of
+    all."""
+    groups: dict[str, list[int]] = {}
+    for k in rng.permutation(len(items)).tolist():
+        groups.setdefault(items[k].group, []).append(k)
+    return sorted(k for of in groups.values() for k in of[:most])
 
 
 def rows_drawn(figures: RealFigures) -> list[Row]:

@@ -10,6 +10,7 @@ from onnuri.data.picture_store import PictureStore
 from onnuri.data.real.style_words import STYLE_WORDS
 from onnuri.evaluation import real_report
 from onnuri.modality import Modality
+from onnuri.recipes.pictures import codec_of
 from onnuri.toyworld.oracles import quality, report, scan, words
 
 
@@ -30,7 +31,9 @@ def real(run: Path, model: Path | None, split: str, items: int | None, json: Pat
     page."""
     store = PictureStore(run / "pictures")
     folder, out = model or run / "model", json or run / f"real-{split}.json"
-    real_report.run(onnuri.load(folder), store, STYLE_WORDS, split, items, out)
+    loaded = onnuri.load(folder)
+    codec_of(loaded, folder)
+    real_report.run(loaded, store, STYLE_WORDS, split, items, out)
 
 
 def codecs(model: Path | None, items: int, json: Path | None) -> None:

@@ -29,7 +29,6 @@ from onnuri.data.ingest.settings import IngestConfig
 from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
 from onnuri.data.segment import MixedSource
-from onnuri.errors import ConfigError
 from onnuri.files import sha256_of, write_bytes, write_json
 from onnuri.modality import LANGUAGES
 from onnuri.model.objective import OmniObjective
@@ -37,7 +36,7 @@ from onnuri.model.omni import OmniModel
 from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
-from onnuri.recipes.pictures import MARGIN
+from onnuri.recipes.pictures import MARGIN, codec_of
 from onnuri.training.loop import TrainConfig, fit
 from onnuri.training.run_settings import RUN, check_same_run
 
@@ -71,11 +70,7 @@ def train(folder: Path, out: Path, base: Path, minutes: float | None) -> None:
     folder without pictures, for pictures without a name, and for a model that draws no pictures.
     """
     model = onnuri.load(base)
-    codec = model.codecs.get("image")
-    if not isinstance(codec, GridCodec):
-        raise ConfigError(
-            str(base), "is no model of any pictures", "give one of `onnuri train pictures`"
-        )
+    codec = codec_of(model, base)
     settings = OwnConfig()
     if minutes is not None:
         settings = settings.replace(loop=settings.loop.replace(minutes=minutes))

@@ -27,6 +27,7 @@ from onnuri.data.code_store import CodeStore, Views
 from onnuri.data.picture_store import PictureStore
 from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
 from onnuri.data.real.style_words import STYLE_WORDS
+from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
 from onnuri.files import whole_folder, write_json
@@ -95,7 +96,7 @@ class PicturesConfig(config.Config):
 
 
 def cpu() -> PicturesConfig:
-    """Return the config of 80 minutes of two cores, on pictures of 64 pixels."""
+    """Return the config of four and a half hours of two cores, on pictures of 64 pixels."""
     return PicturesConfig(
         codec=CONFIGS["64"](),
         loop=TrainConfig(
@@ -115,7 +116,7 @@ def cpu() -> PicturesConfig:
 
 
 def gpu() -> PicturesConfig:
-    """Return the config of eight minutes of one GPU, on pictures of 128 pixels."""
+    """Return the config of sixteen minutes of one GPU, on pictures of 128 pixels."""
     return PicturesConfig(
         codec=CONFIGS["128"](),
         loop=TrainConfig(
@@ -259,6 +260,17 @@ def figures(store: PictureStore, settings: PicturesConfig, out: Path) -> CodecFi
     write_json({"machine": machine(), "run": settings.to_json(), **values}, out / "codec.json")
     _show(measured)
     return measured["dev"]
+
+
+def codec_of(model: OmniModel, folder: Path) -> GridCodec:
+    """Return the picture codec of a model that a folder holds. Raises ConfigError for a model that
+    has another kind, or none."""
+    found = model.codecs.get("image")
+    if not isinstance(found, GridCodec):
+        raise ConfigError(
+            str(folder), "is no model of any pictures", "give one of `onnuri train pictures`"
+        )
+    return found
 
 
 def codes(store: PictureStore, settings: PicturesConfig, out: Path) -> CodeStore:

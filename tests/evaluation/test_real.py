@@ -151,6 +151,15 @@ def test_fewer_are_measured_if_fewer_are_asked_for(store, judged, tmp_path):
         "special": 4,
         "unseen": 4,
     }
+    # they are looked for among as many real pictures as all are
+    assert {group: each.gallery for group, each in figures.drawn.items()} == {
+        "pairs": 40,
+        "special": 40,
+        "unseen": 10,
+    }
+    assert figures.drawn["pairs"].chance_1 == pytest.approx(1 / 40)
+    with pytest.raises(ConfigError, match=r"--items 0: is below 1"):
+        real_report.run(Model(), store, WORDS, "test", 0, tmp_path / "none.json")
 
 
 def test_a_tag_counts_as_a_name_if_few_carry_it(store):

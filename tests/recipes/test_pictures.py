@@ -80,6 +80,14 @@ def test_a_run_is_judged_on_what_it_was_not_trained_on(table, tmp_path, monkeypa
     told = json.loads((run / "real-dev.json").read_text())
     assert told["judge"] == "bright" and told["drawn"]["unseen"]["at_1"]["n"] == 2
     assert (run / "real-dev.html").exists()
+    for wrong, words in (
+        ([str(run), "--model", str(onnuri.WEIGHTS / "laptop")], "is no model of any pictures"),
+        ([str(tmp_path)], "holds no pictures"),
+        ([str(run), "--items", "-3"], "--items -3: is below 1"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["evaluate", "real", *wrong])
+        assert words in capsys.readouterr().err.strip().splitlines()[-1]
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", "real", str(run), "--split", "test"])
     line = capsys.readouterr().err.strip().splitlines()[-1]
