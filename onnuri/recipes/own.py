@@ -29,6 +29,7 @@ from onnuri.data.ingest.settings import IngestConfig
 from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
 from onnuri.data.segment import MixedSource
+from onnuri.errors import ConfigError
 from onnuri.files import sha256_of, write_bytes, write_json
 from onnuri.modality import LANGUAGES
 from onnuri.model.objective import OmniObjective
@@ -67,8 +68,11 @@ def train(folder: Path, out: Path, base: Path, minutes: float | None) -> None:
     """Train the model in the folder `base` further on a folder of pictures; it ends in OUT/model.
 
     `minutes` are those of training steps; None: as many as the recipe has. Raises ConfigError for a
-    folder without pictures, for pictures without a name, and for a model that draws no pictures.
+    folder without pictures, for pictures without a name, for a model that draws no pictures, and
+    for minutes that are not above 0.
     """
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"--minutes {minutes:g}", "teach nothing", "give more than 0")
     model = onnuri.load(base)
     codec = codec_of(model, base)
     settings = OwnConfig()

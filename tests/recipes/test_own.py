@@ -141,6 +141,10 @@ def test_mistakes_are_one_line_and_leave_no_model(folder, base, small, tmp_path,
 
     assert "is no model of any pictures" in line_of(folder, "--base", onnuri.WEIGHTS / "laptop")
     assert "has no onnuri.json" in line_of(folder, "--base", tmp_path)
+    for minutes in ("0", "-1", "nan"):
+        line = line_of(folder, "--base", base, "--minutes", minutes)
+        assert f"--minutes {minutes}: teach nothing; give more than 0" in line
+    assert not out.exists()
     picture(folder / "DSC_2.png", 9)
     assert "DSC_2.png: has no caption" in line_of(folder, "--base", base)
     assert not (out / "model").exists()

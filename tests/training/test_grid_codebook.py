@@ -9,6 +9,7 @@ from onnuri.codecs.grid import GridCodec, GridConfig
 from onnuri.data.augment import AugmentConfig
 from onnuri.data.picture_store import PictureItem, PictureStore, write
 from onnuri.errors import ConfigError
+from onnuri.training import grid_codebook
 from onnuri.training.grid_codebook import _patches, fit_codebook
 from onnuri.training.grid_codec import GridLossConfig, GridObjective
 from onnuri.training.loop import TrainConfig, fit, read_metrics
@@ -59,12 +60,16 @@ def test_components_are_numpys(store):
         assert torch.equal(buffer, codec.decoder.components.get_buffer(name))
 
 
-def test_few_cells_of_one_colour_are_kept(store):
+def test_few_cells_of_one_colour_are_kept(store, monkeypatch):
     made = objective(store)
-    pixels = _patches(made.module.codec, made, 2000)
-    is_flat = pixels.std(1) <= 1e-3
-    batch = made.batch(0)
-    assert 0 < is_flat.float().mean() < 0.1 and len(batch.pixels) == 8
+    monkeypatch.setattr(grid_codebook, "FLAT_SHARE", 1.0)
+    made.augment = AugmentConfig(plain=0, zoom=(0.4, 0.4), white=1)
+    flat = [_patches(made.module.codec, made, 2000).std(1) <= 1e-3]
+    monkeypatch.setattr(grid_codebook, "FLAT_SHARE", 0.05)
+    flat.append(_patches(made.module.codec, made, 2000).std(1) <= 1e-3)
+    before, after = (float(each.float().mean()) for each in flat)
+    assert before > 0.2 and 0 < after < before / 4
+    assert abs(len(flat[0]) - len(flat[1])) < 100  # as many cells all the same
 
 
 def test_codes_are_found_before_any_step_and_the_networks_learn_what_is_missing(store, tmp_path):
