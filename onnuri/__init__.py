@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
     from onnuri.inference.device import DeviceName
     from onnuri.model.omni import OmniModel
+    from onnuri.model.router import Router
     from onnuri.planner.hardware import Cluster
     from onnuri.planner.plan import Plan
     from onnuri.planner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["load", "plan"]
+__all__ = ["load", "plan", "shipped"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Weights that ship: `laptop/` (the model and its codecs) and `recogniser/` (the oracle of
 speech)."""
+PICTURES = WEIGHTS / "pictures"
+"""folder of the model of real pictures that ships, if any does"""
+LAPTOP, PICTURED = "onnuri-laptop", "onnuri-pictures"
+"""names of the models that ship"""
 
 
 def load(folder: str | Path | None = None, *, device: DeviceName = "cpu") -> OmniModel:
@@ -41,6 +46,21 @@ def load(folder: str | Path | None = None, *, device: DeviceName = "cpu") -> Omn
     from onnuri.model.omni import OmniModel  # here, so that `import onnuri` stays quick
 
     return OmniModel.load(Path(folder) if folder else WEIGHTS / "laptop", device=device)
+
+
+def shipped(folder: str | Path | None = None, *, device: DeviceName = "cpu") -> Router:
+    """Return what asks the models that ship: of each question the one that knows most of it, the
+    laptop's of coloured solids or that of real pictures. With a `folder`, its model alone. Raises
+    as `load` does.
+
+        onnuri.shipped().reply("image", text="고양이").item
+    """
+    from onnuri.model.router import Router
+
+    if folder or not PICTURES.exists():
+        name = Path(folder).resolve().name if folder else LAPTOP
+        return Router({name: load(folder, device=device)})
+    return Router({LAPTOP: load(device=device), PICTURED: lambda: load(PICTURES, device=device)})
 
 
 def plan(

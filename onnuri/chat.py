@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from onnuri import load
+from onnuri import shipped
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.files import make_folder
 from onnuri.inference.device import DeviceName
@@ -69,7 +69,9 @@ class ChatSession:
         item = reply.item
         self.inputs.clear()
         writing.check_answer(item, self.to)
-        notes = "".join(f"\n({note})" for note in reply.told)
+        several = len(getattr(self.model, "names", ())) > 1
+        told = [*reply.told, *([reply.model] if several and reply.model else [])]
+        notes = "".join(f"\n({note})" for note in told)
         if self.to == "text":
             return f"{item}{notes}"
         self.answers += 1
@@ -94,7 +96,7 @@ def run(
     what would be typed. `device` is where a model that is not a server's decodes.
     """
     console = Console()
-    model = Remote(server, key) if server else load(folder, device=device)
+    model = Remote(server, key) if server else shipped(folder, device=device)
     session = ChatSession(model, out, sampling)
     console.print(HELP, style="dim", markup=False)
     for line in lines if lines is not None else _typed(console):

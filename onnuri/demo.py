@@ -8,9 +8,7 @@ page works offline: media are in it as data URIs, and the 3D viewer is a script 
 from __future__ import annotations
 
 import base64
-import html
 import shutil
-import string
 import sys
 import time
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import Any
 
 from rich.console import Console
 
-from onnuri import load
+from onnuri import shipped
 from onnuri.errors import ConfigError, MediaError
-from onnuri.files import make_folder
+from onnuri.files import make_folder, rendered
 from onnuri.inference.device import DeviceName
 from onnuri.media import reading, writing
 from onnuri.media.formats import check_suffix
@@ -56,12 +54,15 @@ def run(
     """
     sentence = check_sentence(sentence)
     console, start = Console(), time.perf_counter()
-    model = load(folder, device=device)
+    models, inputs = shipped(folder, device=device), [("text", sentence)]
+    name = models.choose(SHOWN, inputs)
+    model = models.model(name)
+    had = [modality for modality in SHOWN if modality in model.layout.names]
     make_folder(out)
     files: dict[Modality, Path] = {}
-    for modality in SHOWN:
+    for modality in had:
         item_start = time.perf_counter()
-        reply = model.reply(modality, [("text", sentence)], **sampling)
+        reply = model.reply(modality, inputs, **sampling)
         item = reply.item
         writing.check_answer(item, modality)
         files[modality] = out / f"{modality}{TABLE[modality].suffixes[0]}"
@@ -70,6 +71,9 @@ def run(
     shutil.copyfile(WEB / VIEWER, out / VIEWER)
     writing.write(page(sentence, files), out / "index.html")
     tell(reply)
+    if len(had) < len(SHOWN):
+        rest = ", ".join(sorted({*SHOWN} - {*had}))
+        console.print(f"  {name} draws this; {rest}: only of a sentence that another model knows")
     console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
 
 
@@ -98,11 +102,14 @@ def generate(
             "something must be given to start from",
             'add --text "…" or a file with --image, --audio, --video or --shape',
         )
-    reply = load(folder, device=device).reply(to, inputs, language=language, **sampling)
+    models = shipped(folder, device=device)
+    reply = models.reply(to, inputs, language=language, **sampling)
     writing.check_answer(reply.item, to)
     writing.write(reply.item, output)
     print(reply.item if to == "text" else f"wrote {output}")
     tell(reply)
+    if len(models.names) > 1:
+        print(f"onnuri: answered by {reply.model}", file=sys.stderr)
 
 
 def tell(reply: Reply) -> None:
@@ -114,8 +121,7 @@ def tell(reply: Reply) -> None:
 def page(sentence: str, files: dict[Modality, Path]) -> str:
     """Return the HTML of the demo's page: the sentence, and its media files as data URIs."""
     uris = {modality: _uri(files[modality], modality) for modality in MEDIA if modality in files}
-    template = string.Template((WEB / "demo.html").read_text(encoding="utf-8"))
-    return template.substitute(sentence=html.escape(sentence), viewer=VIEWER, **uris)
+    return rendered(WEB / "demo.html.j2", sentence=sentence, viewer=VIEWER, **uris)
 
 
 def _uri(path: Path, modality: Modality) -> str:

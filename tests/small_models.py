@@ -1,8 +1,15 @@
-"""Small random causal language models with a tokenizer, as transformers writes them."""
+"""Small random models: causal language models with a tokenizer, as transformers writes them, and a
+model of pictures."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from onnuri.codecs.grid import GridCodec, GridConfig
+from onnuri.codecs.text import TextCodec
+from onnuri.model.backbone import BackboneConfig
+from onnuri.model.omni import OmniModel, new_layout
+from onnuri.model.word_list import WordListFrontEnd
 
 ROWS = 320
 """of the models' embeddings"""
@@ -31,7 +38,21 @@ FAMILIES = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
     "gpt_neox": {"num_key_value_heads": None},
 }
+PICTURE_WORDS = ["사과", "red apple", "draw", "dog and cat", "그려 줘", "ball", "what is this"]
+"""words that a model of pictures knows"""
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+
+
+def pictures():
+    """A model of pictures of 16 pixels that has learned nothing but its words."""
+    torch.manual_seed(0)
+    codec = GridCodec(GridConfig(side=16, stem=4, strides=(), widths=(16,), cell_blocks=1))
+    text = TextCodec.learn(PICTURE_WORDS, 300)
+    codecs = {"text": text, "image": codec.eval().requires_grad_(False)}
+    layout = new_layout(codecs, tasks=True)
+    shape = {"width": 32, "layers": 1, "heads": 2, "hidden": 48, "longest": 512}
+    network = BackboneConfig(vocabulary=layout.size, **shape).build()
+    return OmniModel(network, codecs, layout, front_end=WordListFrontEnd.learn(PICTURE_WORDS))
 
 
 def tokenizer(begins=True):

@@ -28,7 +28,7 @@ from torch import nn
 
 from onnuri.codecs.spec import CodecSpec
 from onnuri.config import Config
-from onnuri.modality import Modality
+from onnuri.modality import IMAGE_SIZE, Modality
 
 
 class Codec(nn.Module, ABC):
@@ -52,6 +52,11 @@ class Codec(nn.Module, ABC):
     def device(self) -> torch.device:
         """Return the device of the networks; a codec without weights has none."""
         return next(self.parameters()).device
+
+    @property
+    def side(self) -> int:
+        """Return the side, in pixels, of the pictures that it decodes."""
+        return IMAGE_SIZE
 
     @property
     def num_codes(self) -> int:

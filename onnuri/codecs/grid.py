@@ -347,6 +347,11 @@ class GridCodec(Codec):
         quantized = self.quantizer(values)
         return self.decoder(quantized, known), quantized, values
 
+    @property
+    def side(self) -> int:
+        """Return the side, in pixels, of the pictures that it decodes."""
+        return self.config.side  # type: ignore[no-any-return]
+
     def scaled(self, values: Tensor) -> Tensor:
         """Return values [..., D] as numbers of about one."""
         components = self.decoder.components

@@ -26,6 +26,8 @@ from onnuri.modality import LANGUAGES, Language, Task, fold, language_of
 Words = Mapping[str, Mapping[Language, str]]
 """a style's word in each language, in small letters"""
 NO_WORDS: Words = MappingProxyType({})
+ASKING: Task = "describe"
+"""what a picture alone asks for"""
 KINDS = ("draw", "name", "restyle", "translate", "unconditional")
 
 PLAIN: Mapping[Language, tuple[str, ...]] = MappingProxyType(
@@ -68,7 +70,7 @@ class PictureMixture(Config):
     restyle: float = 0.06
     """a picture and the word of another style, then the same thing in that"""
     translate: float = 0.06
-    """a name in one language, then in the other"""
+    """a name or a request in one language, then the name in the other or in the same"""
     unconditional: float = 0.08
     """a picture without input, which classifier-free guidance needs"""
     styles: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -80,6 +82,12 @@ class PictureMixture(Config):
     both: float = 0.4
     """share of names that are followed by the name in the other language: two answers for the cost
     of one picture"""
+    answered: float = 0.3
+    """share of asked names that answer a question about the picture, of any words"""
+    requested: float = 0.5
+    """share of translations that begin with a request instead of a name"""
+    same: float = 0.25
+    """share of translations that stay in the language"""
     styled: float = 0.75
     """share of drawings whose style is asked for, where it has a word"""
     loss_text: float = 5.0
@@ -167,13 +175,14 @@ class PictureTasks:
         both."""
         names = self.names[number]
         language = self._language(number, rng)
-        asked = []
+        asked, task = [], ASKING
         if rng.random() < self.mixture.asked:
             asked = [self._text(_choice(rng, ASKED[language]), language, False)]
+            task = "answer" if rng.random() < self.mixture.answered else ASKING
         told = [language]
         if rng.random() < self.mixture.both:
             told += [other for other in names if other != language]
-        answers = [self._text(names[each].name, each, True, "describe") for each in told]
+        answers = [self._text(names[each].name, each, True, task) for each in told]
         return [self._picture(number, rng, False), *asked, *answers]
 
     def _restyle(self, number: int, rng: np.random.Generator) -> list[Segment]:
@@ -199,15 +208,19 @@ class PictureTasks:
         ]
 
     def _translate(self, number: int, rng: np.random.Generator) -> list[Segment]:
-        """Return a name in one language and in the other; a drawing where it has but one."""
+        """Return a name, or a request for its picture, and the name in the other language, or in
+        the same; a drawing where it has but one."""
         names = self.names[number]
         if len(names) < 2:
             return self._draw(number, rng)
         first, second = rng.permutation(LANGUAGES).tolist()
-        return [
-            self._text(names[first].name, first, False),
-            self._text(names[second].name, second, True, "translate"),
-        ]
+        asked = names[first].name
+        if rng.random() < self.mixture.requested:
+            asked = _choice(rng, PLAIN[first]).format(n=asked, 을=object_particle(asked))
+        task: Task = "translate"
+        if rng.random() < self.mixture.same:
+            second, task = first, "describe"
+        return [self._text(asked, first, False), self._text(names[second].name, second, True, task)]
 
     def _unconditional(self, number: int, rng: np.random.Generator) -> list[Segment]:
         """Return a picture alone."""

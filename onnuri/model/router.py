@@ -8,7 +8,7 @@ when they are first asked, all but the first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from onnuri.errors import ConfigError
@@ -37,21 +37,24 @@ class Router:
             model = self._models[name] = model()
         return model
 
-    def choose(self, to: Modality, inputs: Inputs = ()) -> str:
+    def choose(self, to: Modality | Collection[Modality], inputs: Inputs = ()) -> str:
         """Return the name of the model to which least of the inputs [(modality, item), …] is
-        strange, of those that have all their modalities. Raises ConfigError if none has."""
-        wanted = {to, *(modality for modality, *_ in inputs)}
-        able = [name for name in self.names if wanted <= set(self.model(name).layout.names)]
+        strange, of those that have all modalities of the inputs and one of those that are wanted
+        (`to`); of several, the one that has most of these. Raises ConfigError if none has any."""
+        wanted = {to} if isinstance(to, str) else set(to)
+        given = {modality for modality, *_ in inputs}
+        had = {name: set(self.model(name).layout.names) for name in self.names}
+        able = [name for name in self.names if given <= had[name] and wanted & had[name]]
         if not able:
             raise ConfigError(
-                " and ".join(sorted(wanted)),
-                "are of no one model",
+                " and ".join(sorted(given | wanted)),
+                "is more than any model here has",
                 f"ask for some of {', '.join(self._modalities())}",
             )
         if len(able) == 1:
             return able[0]
         pairs = [(modality, item) for modality, item, *_ in inputs]
-        return min(able, key=lambda name: self._strange(name, pairs))
+        return min(able, key=lambda name: (self._strange(name, pairs), -len(wanted & had[name])))
 
     def reply(self, to: Modality, inputs: Inputs = (), **more: Any) -> Reply:
         """Return the chosen model's reply, which names it; `more` are as in `OmniModel.reply`."""

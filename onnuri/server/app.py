@@ -226,7 +226,7 @@ def _conversation(app: FastAPI) -> None:
     @app.post("/v1/completions", tags=["conversation"])
     async def text_completions(body: CompletionRequest, request: Request, who: Who) -> Response:
         """Continue a text, and tell how likely each of its tokens is."""
-        answer = CompletionAnswer(body, _state_for(request, body), who)
+        answer = CompletionAnswer(body, await _state_for(request, body).ask({"text"}), who)
         return await json_or_event_response(request, body.stream, answer.whole, answer.chunks)
 
 
@@ -244,7 +244,7 @@ def _sounds(app: FastAPI) -> None:
     @app.post("/v1/audio/speech", tags=["audio"])
     async def audio_speech(body: SpeechRequest, request: Request, who: Who) -> Response:
         """Speak a sentence."""
-        speech = audio.Speech(body, _state_for(request, body), who)
+        speech = audio.Speech(body, await _state_for(request, body).ask({"audio"}), who)
         if body.stream_format == "sse":
             return await event_response(request, speech.events())
         if body.response_format in ("pcm", "pcm16"):
@@ -288,7 +288,7 @@ async def _transcription_input(request: Request) -> tuple[State, TranscriptionRe
     audio.check_transcription({**body.model_dump(), **(body.model_extra or {})})
     state = _state_for(request, body)
     _, samples = await images.read_upload(body.file, "audio", "file", state)
-    return state, body, samples
+    return await state.ask({"text"}, [("audio", samples)]), body, samples
 
 
 def _text_or_json(answer: Any) -> Response:
@@ -396,7 +396,7 @@ def _operation(app: FastAPI) -> None:
     def models(request: Request, who: Who) -> JSON:
         """List the models that are served."""
         state = state_of(request)
-        return {"object": "list", "data": [model_of(state.choose(name)) for name in state.services]}
+        return {"object": "list", "data": [model_of(state.choose(name)) for name in state.names]}
 
     @app.get("/v1/models/{name}", tags=["models"])
     def model(name: str, request: Request, who: Who) -> JSON:
@@ -463,18 +463,23 @@ def _page(files: StaticFiles) -> ASGIApp:
 
 
 def model_of(state: State) -> JSON:
-    """Return the model as `/v1/models` lists it, with the modalities that it reads and makes."""
-    names = ["mesh" if m == "shape" else m for m in MEDIA]
+    """Return the model as `/v1/models` lists it, with the modalities that it reads and makes; of
+    several together, those of any, and the models' names as `asks`."""
+    specs = {
+        spec.name: spec
+        for name in reversed(state.together or (state.name,))  # the first one's stands
+        for spec in state.services[name].model.layout.codecs
+    }
+    names = {"mesh" if m == "shape" else m: specs[m] for m in MEDIA if m in specs}
     return {
-        "id": state.settings.name,
+        "id": state.name,
         "object": "model",
         "created": int(state.service.started),
         "owned_by": "onnuri",
-        "input_modalities": names,
-        "output_modalities": names,
-        "tokens": {
-            n: state.model.layout.spec(m).max_codes for n, m in zip(names, MEDIA, strict=True)
-        },
+        "input_modalities": [*names],
+        "output_modalities": [*names],
+        "tokens": {name: spec.max_codes for name, spec in names.items()},
+        **({"asks": [*state.together]} if state.together else {}),
     }
 
 

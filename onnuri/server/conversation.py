@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri.inference.constraints import Grammar
-from onnuri.modality import LANGUAGES, Language
+from onnuri.modality import LANGUAGES, MEDIA, Language, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import LONGEST_SENTENCE, language_asked, wish_of
 from onnuri.model.front_end import Notice
@@ -32,6 +32,11 @@ from onnuri.server.state import State
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
 """the field of a message for each medium"""
+MISSING: dict[Language, dict[Modality, str]] = {
+    "ko": {"text": "글", "image": "그림", "audio": "소리", "video": "영상", "shape": "입체"},
+    "en": {m: "mesh" if m == "shape" else m for m in MEDIA},
+}
+"""modalities in words"""
 URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
 _INSTRUCTION = re.compile(
     r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|"
@@ -53,6 +58,8 @@ class Turn:
     """in which the asker is told what the model does not know"""
     grammar: Grammar | None = None
     """of the answer's text"""
+    missing: tuple[Modality, ...] = ()
+    """modalities that are wanted, and that the model does not have"""
 
     @property
     def calls(self) -> bool:
@@ -143,12 +150,20 @@ async def context_of(request: ChatRequest, turn: Turn, state: State) -> Context:
     return context
 
 
-async def notices_of_unknown(context: Context, language: Language, state: State) -> JSON:
-    """Return the field `onnuri` of an answer, notices of what the model does not know in its
-    inputs; no field where it knows all."""
-    return notices_field(
-        await state.service.run_in_pool(state.model.answers.notices, context, language)
-    )
+async def notices_of_unknown(
+    context: Context, language: Language, state: State, missing: Sequence[Modality] = ()
+) -> JSON:
+    """Return the field `onnuri` of an answer, notices of what the model does not know in its inputs
+    and of the modalities that it does not have; no field where it knows and has all."""
+    notices = await state.service.run_in_pool(state.model.answers.notices, context, language)
+    if missing:
+        named = ", ".join(MISSING[language][modality] for modality in missing)
+        message = {
+            "ko": f"{state.name}에는 없는 것: {named}.",
+            "en": f"{state.name} has no {named}.",
+        }
+        notices.append(Notice("no_modality", message[language], tuple(missing)))
+    return notices_field(notices)
 
 
 def notices_field(notices: Sequence[Notice], before: Sequence[JSON] = ()) -> JSON:
@@ -173,7 +188,7 @@ def output_specs(request: ChatRequest, turn: Turn) -> list[OutputSpec]:
             likeliest=likeliest,
         )
         for modality in MODALITY.values()
-        if modality in {MODALITY[name] for name in request.wanted}
+        if modality in {MODALITY[name] for name in request.wanted} - set(turn.missing)
     ]
 
 

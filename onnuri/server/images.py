@@ -10,7 +10,7 @@ from typing import Any
 
 from onnuri.media import writing
 from onnuri.media.image import picture_bytes
-from onnuri.modality import IMAGE_SIZE, Modality
+from onnuri.modality import Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import language_asked
 from onnuri.server import inputs, unheeded
@@ -20,7 +20,7 @@ from onnuri.server.errors import JSON, APIError, invalid
 from onnuri.server.events import FinalItem, OutputSpec, PartialImage, Stream
 from onnuri.server.pool import kind
 from onnuri.server.schemas import EditRequest, ImageRequest, PictureForm
-from onnuri.server.sizes import SIZE, fit_into, size_of
+from onnuri.server.sizes import fit_into, size_of
 from onnuri.server.state import Caller, State
 from onnuri.server.streaming import base64_of
 
@@ -31,14 +31,14 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 async def generate(request: ImageRequest, state: State, caller: Caller) -> JSON:
     """Return all pictures that a request asks for, in the answer's fields."""
-    context, specs = await _begin(request, state)
+    state, context, specs = await _begin(request, state)
     items = await asyncio.gather(*(state.service.item(context, spec) for spec in specs))
     data = [{"b64_json": await encode_picture(item.item, request, state)} for item in items]
     usage = await state.account(caller, context, items)
     return {
         "created": int(time.time()),
         "data": data,
-        **picture_fields(request),
+        **picture_fields(request, state),
         "usage": usage.images(),
         **await notices_of_unknown(context, specs[0].language, state),
     }
@@ -49,9 +49,9 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
     inputs are read, last None."""
     if (request.n or 1) != 1:
         raise invalid(f"n {request.n}", "a stream has one picture; give 1", field="n")
-    context, [spec] = await _begin(request, state)
+    state, context, [spec] = await _begin(request, state)
     name = "image_edit" if isinstance(request, EditRequest) else "image_generation"
-    common = {"created_at": int(time.time()), "quality": "auto", **picture_fields(request)}
+    common = {"created_at": int(time.time()), "quality": "auto", **picture_fields(request, state)}
     yield {}
     first = state.metrics.first(caller.began)
     async with aclosing(state.service.answer(context, spec)) as events:
@@ -75,9 +75,9 @@ async def stream(request: ImageRequest, state: State, caller: Caller) -> Stream[
     yield None
 
 
-async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[OutputSpec]]:
-    """Check a request and read its inputs; return the model's context and one output per picture.
-    Raises APIError and MediaError."""
+async def _begin(request: ImageRequest, state: State) -> tuple[State, Context, list[OutputSpec]]:
+    """Check a request and read its inputs; return the state of the model that draws, its context
+    and one output per picture. Raises APIError and MediaError."""
     size_of(request.size, "size")
     unheeded.refuse(request.model_extra, unheeded.PICTURE)
     if request.response_format == "url":
@@ -88,14 +88,20 @@ async def _begin(request: ImageRequest, state: State) -> tuple[Context, list[Out
         )
     kind.set("image")
     pictures = await _pictures(request, state) if isinstance(request, EditRequest) else []
-    context = await state.service.read([*pictures, ("text", request.prompt)])
+    given = [*pictures, ("text", request.prompt)]
+    state = await state.ask({"image"}, given)
+    context = await state.service.read(given)
     language = request.language or language_asked(request.prompt)
     partial = (request.partial_images or 0) if request.stream else 0
     seed = request.seed_or_any()
-    return context, [
-        request.output_spec("image", language, seed + k, partial=partial)
-        for k in range(request.n or 1)
-    ]
+    return (
+        state,
+        context,
+        [
+            request.output_spec("image", language, seed + k, partial=partial)
+            for k in range(request.n or 1)
+        ],
+    )
 
 
 async def _pictures(request: EditRequest, state: State) -> list[Any]:
@@ -133,10 +139,11 @@ def whole_only(name: str) -> APIError:
     )
 
 
-def picture_fields(form: PictureForm) -> JSON:
+def picture_fields(form: PictureForm, state: State) -> JSON:
     """Return the fields that describe a picture in an answer: its format and its size."""
     width, height = size_of(form.size, "size")
-    scaled = {} if (width, height) == (IMAGE_SIZE, IMAGE_SIZE) else {"drawn_size": SIZE}
+    side = state.model.codecs["image"].side
+    scaled = {} if (width, height) == (side, side) else {"drawn_size": f"{side}x{side}"}
     return {
         "background": "opaque",
         "output_format": form.output_format or "png",

@@ -68,9 +68,8 @@ def format_fields(form: formats.Format) -> JSON:
 def check_count(parts: Sequence[JSON], answers: Answers, name: str) -> None:
     """Raise ConfigError where so many parts cannot fit into the model's context, before any of them
     is decoded."""
-    image, shape = (
-        answers.layout.spec(modality).item_codes or 1 for modality in ("image", "shape")
-    )
+    codes = {spec.name: spec.item_codes or 1 for spec in answers.layout.codecs}
+    image, shape = codes.get("image", 1), codes.get("shape", 1)
     fewest = {"image_url": image, "video_url": image, "mesh_url": shape}
     least = sum(fewest.get(_type_of(part), 1) + 2 for part in parts if _type_of(part) != "text")
     if least > answers.room:

@@ -46,16 +46,14 @@ async def create(
         raise BusyError(
             f"{len(state.jobs)} jobs are under way", "no more are taken", "try again in a moment"
         )
+    state = await state.ask({MODALITY_OF[kind]}, inputs)
     context = await state.service.read(inputs)
     words = [item for modality, item in inputs if modality == "text"]
     language = body.language or (language_asked(words[-1]) if words else "ko")
     spec = body.output_spec(MODALITY_OF[kind], language, body.seed_or_any())
     notices = await notices_of_unknown(context, spec.language, state)
     job = state.store.add_job(
-        kind,
-        caller.id,
-        {**about, "model": state.settings.name, **notices},
-        state.settings.job_seconds,
+        kind, caller.id, {**about, "model": state.name, **notices}, state.settings.job_seconds
     )
     task = asyncio.create_task(_work(job, context, spec, state, caller))
     state.jobs[job.id] = task
@@ -110,7 +108,7 @@ def _file(item: Any, job: MediaJob) -> bytes:
 def job_fields(job: MediaJob, state: State) -> JSON:
     """Return a job in the fields that the client gets."""
     # jobs that an earlier version stored name no model
-    model = job.about.get("model", state.settings.name)
+    model = job.about.get("model", state.name)
     common = {
         "id": job.id,
         "object": job.kind,

@@ -77,8 +77,7 @@ class ChatAnswer:
         """Take a request, the state of its model, and its caller."""
         self.request, self.state, self.caller = request, state, caller
         self.id, self.created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
-        only = len(set(request.wanted)) == 1
-        self.choices = [ChatChoice(only) for _ in range(request.n or 1)]
+        self.choices: list[ChatChoice] = []
 
     async def whole(self) -> JSON:
         """Return the whole answer. Raises APIError and MediaError."""
@@ -94,7 +93,7 @@ class ChatAnswer:
             {"index": k, **await whole_choice(choice, self.request, turn, self.state)}
             for k, choice in enumerate(self.choices)
         ]
-        more = await notices_of_unknown(context, turn.asker, self.state)
+        more = await notices_of_unknown(context, turn.asker, self.state, turn.missing)
         return {**self._response_fields("chat.completion", choices), "usage": usage.chat(), **more}
 
     async def chunks(self) -> Stream[JSON | None]:
@@ -125,7 +124,7 @@ class ChatAnswer:
                 scores = self._scores(event) if isinstance(event, TextDelta) else []
                 for part in await streams[k].deltas(modality, event):
                     yield chunk(delta(k, part, scores))
-        more = await notices_of_unknown(context, turn.asker, self.state)
+        more = await notices_of_unknown(context, turn.asker, self.state, turn.missing)
         for k, choice in enumerate(self.choices):
             finish_reason = choice.finish_reason(turn)
             yield {**chunk({**delta(k, {}), "finish_reason": finish_reason}), **more}
@@ -151,6 +150,11 @@ class ChatAnswer:
         kind.set(MODALITY[max(request.wanted, key=order.index)])
         unheeded.refuse(request.model_extra, unheeded.CHAT)
         turn = await turn_of(request, state)
+        wanted = {MODALITY[name] for name in request.wanted}
+        self.state = state = await state.ask(wanted, turn.inputs)
+        turn.missing = tuple(m for m in MODALITY.values() if m in wanted - {*state.model.codecs})
+        only = len(wanted - {*turn.missing}) == 1
+        self.choices = [ChatChoice(only) for _ in range(request.n or 1)]
         if (compile_grammar := grammar_of(request)) is not None:
             turn.grammar = await state.service.run_in_pool(
                 lambda: compile_grammar(state.service.grammars)
@@ -175,7 +179,7 @@ class ChatAnswer:
             "id": self.id,
             "object": object,
             "created": self.created,
-            "model": self.state.settings.name,
+            "model": self.state.name,
             "choices": choices,
         }
 

@@ -122,7 +122,7 @@ class CompletionAnswer:
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
-            "model": self.state.settings.name,
+            "model": self.state.name,
             "choices": choices,
         }
 

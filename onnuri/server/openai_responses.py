@@ -89,20 +89,22 @@ class ResponseAnswer:
     async def _prepare(self) -> tuple[ChatRequest, Turn, Context]:
         """Check the request and read its inputs; return it in chat's form, with the question and
         the model's context. Sets up the output items. Raises APIError and MediaError."""
-        if self.tool.model not in (None, self.state.settings.name):
+        if self.tool.model not in (None, self.state.name):
             raise invalid(
                 f"{_place_of_tool(self.request)}.model {self.tool.model!r:.80}",
                 "the model that answers draws too; leave it out",
                 field="tools",
             )
         chat = chat_request_of(self.request, self.tool)
-        for k, name in enumerate(chat.wanted):
-            if name == "image":
+        wanted = [MODALITY[name] for name in chat.wanted]
+        kind.set(wanted[-1])
+        turn = await turn_of(chat, self.state, "input")
+        self.state = await self.state.ask(wanted, turn.inputs)
+        for k, modality in enumerate(wanted):
+            if modality == "image":
                 self.items["image"] = DrawingItem(k, self.tool, self.state)
             else:
                 self.items["text"] = CallItem(k) if chat.tool_choice else MessageItem(k)
-            kind.set(MODALITY[name])
-        turn = await turn_of(chat, self.state, "input")
         turn.grammar = await self._grammar(chat)
         return chat, turn, await context_of(chat, turn, self.state)
 
@@ -164,7 +166,7 @@ class ResponseAnswer:
                 "created_at": self.created,
                 "status": status or name,
                 "completed_at": None,
-                "model": self.state.settings.name,
+                "model": self.state.name,
                 "output": [item.item for item in self.items.values() if item.whole],
                 "error": None,
                 "incomplete_details": None,
@@ -273,7 +275,7 @@ class DrawingItem(OutputItem):
 
     def _fields(self) -> JSON:
         """Return the picture in base64, once it is there, and its format."""
-        return {"result": self.result, **images.picture_fields(self.tool)}
+        return {"result": self.result, **images.picture_fields(self.tool, self.state)}
 
     def first_events(self) -> list[JSON]:
         """Return the events that begin the item."""
@@ -284,7 +286,11 @@ class DrawingItem(OutputItem):
         if isinstance(event, PartialImage):
             data = await images.encode_picture(event.image, self.tool, self.state, whole=False)
             fields = {"partial_image_index": event.index, "partial_image_b64": data}
-            return [self._event("partial_image", **fields, **images.picture_fields(self.tool))]
+            return [
+                self._event(
+                    "partial_image", **fields, **images.picture_fields(self.tool, self.state)
+                )
+            ]
         self.result = await images.encode_picture(event.item, self.tool, self.state)
         self._end(event, may_be_cut=False)
         return [self._event("completed"), self._item_event("done")]

@@ -16,7 +16,7 @@ import torch
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from onnuri import WEIGHTS, load
+from onnuri import PICTURED, PICTURES, WEIGHTS, load
 from onnuri.errors import ConfigError, OnnuriError
 from onnuri.inference.cpu_kernel import CompiledLlama
 from onnuri.inference.engine import Engine, EngineConfig
@@ -27,7 +27,7 @@ from onnuri.server.app import create
 from onnuri.server.middleware import LOCAL
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
-from onnuri.server.state import State
+from onnuri.server.state import TOGETHER, State
 from onnuri.server.store import Store
 
 log = logging.getLogger("onnuri")
@@ -54,24 +54,32 @@ def serve(settings: ServeConfig, folder: Path | None = None) -> None:
             "make one with `onnuri keys add NAME`, or stay on 127.0.0.1",
         )
     torch.set_num_threads(1)  # requests side by side use the cores better than each of them does
-    service, beside = _service(settings, folder, settings.name), {}
+    services: dict[str, Service] = {}
+    others = other_models(settings, folder)
     try:
-        if settings.beside:
-            beside = {
-                second_model_name(settings): _service(
-                    settings, settings.beside, second_model_name(settings)
-                )
-            }
+        for name, each in {settings.name: folder, **others}.items():
+            services[name] = _service(settings, each, name)
+        beside = {name: services[name] for name in others}
+        together = [*services] if others and not settings.beside else []
+        state = State(services[settings.name], store, settings, beside, together)
     except OnnuriError:
-        service.close()  # else Python's end, now and then, waits for its threads for ever
-        raise
-    try:
-        state = State(service, store, settings, beside)
-    except OnnuriError:
-        for each in (service, *beside.values()):
-            each.close()
+        for service in services.values():
+            service.close()  # else Python's end, now and then, waits for its threads for ever
         raise
     asyncio.run(_run(state, listener))
+
+
+def other_models(settings: ServeConfig, folder: Path | None) -> dict[str, Path]:
+    """Return the folders of the models beside the first one, which is that of `folder`, by their
+    names in the API."""
+    other = settings.beside or settings.pictures
+    if other:
+        return {
+            other_name(settings, settings.beside_name or path_safe(other.resolve().name)): other
+        }
+    if folder or settings.backend != "onnuri" or not PICTURES.exists():
+        return {}
+    return {other_name(settings, PICTURED): PICTURES}
 
 
 def _service(settings: ServeConfig, folder: Path | None, name: str) -> Service:
@@ -132,12 +140,9 @@ def vllm_service(settings: ServeConfig, folder: Path | None, name: str) -> Servi
     return Service(model, engine)
 
 
-def second_model_name(settings: ServeConfig) -> str:
-    """Return the second model's name in the API: the one in the settings, else its folder's as far
-    as it can stand in a path, made different from the first's."""
-    assert settings.beside
-    name = settings.beside_name or path_safe(settings.beside.resolve().name)
-    return name if name != settings.name else f"{name}-2"
+def other_name(settings: ServeConfig, name: str) -> str:
+    """Return a second model's name in the API, made different from the first's."""
+    return name if name not in (settings.name, TOGETHER) else f"{name}-2"
 
 
 def path_safe(name: str) -> str:
@@ -246,7 +251,8 @@ async def _run(state: State, listener: socket.socket) -> None:
     )
     keys = "keys needed" if state.keyed else "no key needed from this machine"
     print(
-        f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out · "
+        f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out"
+        f"{f', together as {state.name}' if state.together else ''} · "
         f"page {where} · API {where}/v1 · {keys}",
         flush=True,
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from onnuri import config
+from onnuri import LAPTOP, config
 from onnuri.errors import ConfigError
 from onnuri.media.limits import Limits
 
@@ -21,12 +21,15 @@ class ServeConfig(config.Config):
     """folder of keys, jobs and their files"""
     database: str = ""
     """an SQLAlchemy URL; without one, SQLite in `data`"""
-    name: str = "onnuri-laptop"
+    name: str = LAPTOP
     """the model's name in the API"""
     beside: Path | None = None
     """folder of a second model, so that two can be compared"""
     beside_name: str = ""
     """the second model's name in the API; without one, its folder's"""
+    pictures: Path | None = None
+    """folder of a model of pictures, which answers what the first does not know; without one, the
+    one that ships, unless the first model or a second is named"""
     rows: int = 24
     """sequences that are decoded together"""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -94,6 +97,12 @@ class ServeConfig(config.Config):
                     f"is less than {least}",
                     "give more",
                 )
+        if self.pictures and self.beside:
+            raise ConfigError(
+                f"--pictures {self.pictures}",
+                "answers together with the first model, and --beside beside it",
+                "leave one of them out",
+            )
         if self.beside_name and not self.beside:
             raise ConfigError(
                 f"--beside-name {self.beside_name}",

@@ -7,15 +7,16 @@ import asyncio
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
 
 from onnuri.errors import ConfigError
 from onnuri.modality import Modality
-from onnuri.model.answer import Context
+from onnuri.model.answer import Context, Inputs
 from onnuri.model.omni import OmniModel
+from onnuri.model.router import Router
 from onnuri.server import inputs
 from onnuri.server.errors import JSON, APIError
 from onnuri.server.events import FinalItem
@@ -27,6 +28,8 @@ from onnuri.server.usage import TokenUsage
 
 NOBODY = "local"
 """whose requests, jobs and files are those of callers without a configured key"""
+TOGETHER = "onnuri"
+"""name in the API of several models, one of which is chosen for each question"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +82,16 @@ class State:
         store: Store,
         settings: ServeConfig,
         others: Mapping[str, Service] | None = None,
+        together: Sequence[str] = (),
     ) -> None:
-        """Take services by model name. Raises ConfigError for an alias that names no served
-        model."""
+        """Take services by model name. Where models are `together`, the name `TOGETHER` asks the
+        one of them that knows most of a question. Raises ConfigError for an alias that names no
+        served model."""
         self.service, self.store, self.settings = service, store, settings
+        self.together = tuple(together)
+        """models of which one is chosen for each question (`ask`)"""
+        self.name = TOGETHER if together else settings.name
+        """of the model that is asked, in the API"""
         self.traffic = Traffic()
         self.jobs: dict[str, asyncio.Task[None]] = {}
         """under way, by id"""
@@ -90,13 +99,13 @@ class State:
         """of all models, by name"""
         self.aliases = settings.aliases
         for alias, name in self.aliases.items():
-            if alias in self.services or name not in self.services:
+            if alias in self.names or name not in self.names:
                 raise ConfigError(
                     f"--alias {alias}={name}",
                     "names no served model"
-                    if name not in self.services
+                    if name not in self.names
                     else "is a served model's own name",
-                    f"served are {', '.join(self.services)}",
+                    f"served are {', '.join(self.names)}",
                 )
         self.metrics = ServerMetrics({name: each.engine for name, each in self.services.items()})
 
@@ -105,15 +114,20 @@ class State:
         """Return the model that is asked."""
         return self.service.model
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names by which models may be asked; without a name, the first is meant."""
+        return (*dict.fromkeys((self.name, *self.services)),)
+
     def choose(self, name: str | None) -> State:
-        """Return the state whose `service` and `settings.name` are those of the model `name`, all
-        else shared; without a name, the first model's. Raises APIError for a model that is not
+        """Return the state whose `service` and `name` are those of the model `name`, all else
+        shared; without a name, the first model's. Raises APIError for a model that is not
         served."""
         name = self.aliases.get(name, name) if name else name
-        if name is None or name == self.settings.name:
+        if name is None or name == self.name:
             return self
         if name not in self.services:
-            known = " or ".join(repr(n) for n in (*self.services, *self.aliases))
+            known = " or ".join(repr(n) for n in (*self.names, *self.aliases))
             raise APIError(
                 404,
                 f"model {name!r:.80}: is not served here; use {known}",
@@ -121,11 +135,16 @@ class State:
                 "model",
             )
         view = copy.copy(self)
-        view.service, view.settings = (
-            self.services[name],
-            dataclasses.replace(self.settings, name=name),
-        )
+        view.service, view.name, view.together = self.services[name], name, ()
         return view
+
+    async def ask(self, to: Collection[Modality], inputs: Inputs = ()) -> State:
+        """Return the state of the model that answers inputs with some modalities, or with those of
+        them that it has: where models are asked together, of the one that knows most of the
+        inputs. Raises ConfigError where none has any."""
+        names = self.together or (self.name,)
+        router = Router({name: self.services[name].model for name in names})
+        return self.choose(await self.service.run_in_pool(router.choose, to, inputs))
 
     @property
     def keyed(self) -> bool:

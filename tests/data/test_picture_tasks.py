@@ -83,10 +83,11 @@ def test_particles_fit_the_last_syllable():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_is_asked_as_it_was_trained(kind, text):
     """What is told before an answer is what `Answers` puts before one to the same inputs."""
-    for sequence in samples(kind, text, both=0.0):
+    for sequence in samples(kind, text, both=0.0, answered=0.0):
         *inputs, answer = sequence
         told = [(s.codec, text.decode(s.codes) if s.codec == "text" else "") for s in inputs]
-        assert answer.task == task_of(answer.codec, told)
+        same = [s.language for s in inputs if s.codec == "text"] == [answer.language]
+        assert answer.task == task_of(answer.codec, told, same and len(inputs) == 1)
         assert answer.codec in ("text", "image") and (answer.codec == "text") == bool(
             answer.language
         )
@@ -147,10 +148,33 @@ def test_another_style_is_of_the_same_thing(text):
 
 def test_names_are_translated_both_ways(text):
     told = set()
-    for first, second in samples("translate", text):
+    for first, second in samples("translate", text, same=0.0, requested=0.0):
         if second.codec == "text":
             told.add((text.decode(first.codes), text.decode(second.codes)))
     assert told == {("사과", "red apple"), ("red apple", "사과"), ("종", "bell"), ("bell", "종")}
+
+
+def test_a_request_in_words_is_answered_by_the_name(text):
+    told, same = set(), 0
+    for first, second in samples("translate", text, 400, same=0.5, requested=1.0):
+        if second.codec == "text":
+            told.add((text.decode(first.codes), text.decode(second.codes), second.task))
+            same += first.language == second.language
+    assert ("사과를 그려 줘", "사과", "describe") in told
+    assert ("draw bell", "종", "translate") in told
+    assert not any(
+        answer == "사과" and "사과" in said and task == "translate" for said, answer, task in told
+    )
+    assert 0.35 < same / 400 < 0.5  # one of six pictures has a name in English alone
+
+
+def test_any_question_about_a_picture_may_be_answered_by_its_name(text):
+    tasks = [
+        (len(asked), answer.task)
+        for _, *asked, answer in samples("name", text, 400, both=0.0, answered=0.5)
+    ]
+    assert {task for count, task in tasks if not count} == {"describe"}
+    assert 0.35 < np.mean([task == "answer" for count, task in tasks if count]) < 0.65
 
 
 def test_styles_are_drawn_by_their_weights(text):

@@ -2,34 +2,19 @@
 
 import numpy as np
 import pytest
-import torch
+import small_models
 from skimage import data
 
 import onnuri
-from onnuri.codecs.grid import GridCodec, GridConfig
-from onnuri.codecs.text import TextCodec
 from onnuri.errors import ConfigError
-from onnuri.model.backbone import BackboneConfig
-from onnuri.model.omni import OmniModel, new_layout
 from onnuri.model.router import Router
-from onnuri.model.word_list import WordListFrontEnd
 from onnuri.toyworld.image import render
 from onnuri.toyworld.scene import sample_scene
-
-WORDS = ["사과", "red apple", "draw", "dog and cat", "그려 줘", "ball"]
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    """A model of pictures that has learned nothing but its words."""
-    torch.manual_seed(0)
-    codec = GridCodec(GridConfig(side=16, stem=4, strides=(), widths=(16,), cell_blocks=1))
-    text = TextCodec.learn(WORDS, 300)
-    codecs = {"text": text, "image": codec.eval().requires_grad_(False)}
-    layout = new_layout(codecs, tasks=True)
-    shape = {"width": 32, "layers": 1, "heads": 2, "hidden": 48, "longest": 512}
-    network = BackboneConfig(vocabulary=layout.size, **shape).build()
-    return OmniModel(network, codecs, layout, front_end=WordListFrontEnd.learn(WORDS))
+    return small_models.pictures()
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +49,17 @@ def test_what_one_model_has_alone_is_asked_of_it(router):
     assert router.choose("image", [("audio", np.zeros(100, np.float32))]) == "world"
 
 
+def test_of_several_wanted_modalities_one_is_enough_for_the_model_that_knows(router):
+    wanted = {"text", "image", "audio"}
+    assert router.choose(wanted, [("text", "사과")]) == "pictures"
+    assert router.choose(wanted, [("text", "a red sphere")]) == "world"
+    assert router.choose(wanted, [("text", "ball")]) == "world"
+    backwards = Router({name: router.model(name) for name in reversed(router.names)})
+    # both know it: the one that has more of what is wanted, else the first
+    assert backwards.choose(wanted, [("text", "ball")]) == "world"
+    assert backwards.choose("image", [("text", "ball")]) == "pictures"
+
+
 def test_the_reply_names_its_model(router, pictures):
     reply = router.reply("image", [("text", "사과")], seed=3)
     assert reply.model == "pictures" and reply.notices == ()
@@ -72,5 +68,5 @@ def test_the_reply_names_its_model(router, pictures):
 
 
 def test_modalities_of_no_model_are_one_line(pictures):
-    with pytest.raises(ConfigError, match=r"audio and text: are of no one model; .* pictures"):
+    with pytest.raises(ConfigError, match=r"audio and text: is more .* pictures \(text image\)"):
         Router({"pictures": pictures}).choose("audio", [("text", "사과")])

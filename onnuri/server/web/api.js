@@ -31,11 +31,11 @@ export class ServerError extends Error {
 /** The stream ended, and nobody had said so. */
 export class CutError extends Error {}
 
-/** Names of the models that the server has; none where it does not say. */
+/** The models that the server has, {name, asks}; none where it does not say. One that `asks` others chooses among them. */
 export async function modelsOf(key) {
   try {
     const response = await fetch("v1/models", { headers: headersOf(key) });
-    return response.ok ? (await response.json()).data.map(({ id }) => id) : [];
+    return response.ok ? (await response.json()).data.map(({ id, asks = null }) => ({ name: id, asks })) : [];
   } catch {
     return [];
   }
@@ -160,6 +160,7 @@ export const answersOf = (turn) => turn.answers ?? [turn];
 /** Takes a chunk into an answer. Returns the samples Int16Array that came with it, or null. */
 export function take(answer, chunk) {
   answer.usage = chunk.usage ?? answer.usage;
+  if (answer.model) answer.model = chunk.model ?? answer.model; // of several that are asked together, the one that answers
   const delta = chunk.choices[0]?.delta ?? {};
   answer.text += delta.content ?? "";
   answer.transcript += delta.audio?.transcript ?? "";

@@ -12,17 +12,19 @@ const DEFAULTS = { ...DRAWN, ...CHOSEN, outputs: ["text", "image", "audio"], key
 
 export const settings = loadSettings(DEFAULTS);
 export const save = () => saveSettings(settings);
-let served = []; // models, by name
+let served = []; // names of models
+let compared = []; // of the two that may be asked side by side
 
 /** The models that are to answer: both, one, or null where there is nothing to choose. */
 export function asked() {
   if (served.length < 2) return [null];
-  return settings.compare ? served : [served.find((name) => name === settings.model) ?? served[0]];
+  return settings.compare ? compared : [served.find((name) => name === settings.model) ?? served[0]];
 }
 
-/** Takes the names of the models that the server has; a choice between fewer than two is not shown. */
-export function setServed(names) {
-  served = names.slice(0, 2);
+/** Takes the models that the server has; a choice between fewer than two is not shown. */
+export function setServed(models) {
+  served = models.map(({ name }) => name);
+  compared = models.filter(({ asks }) => !asks).map(({ name }) => name).slice(0, 2);
   $("models").hidden = served.length < 2;
   $("settings-form").elements.model.replaceChildren(...served.map((name) => element("option", { value: name, textContent: name })));
   showChoice();
