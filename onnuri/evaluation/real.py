@@ -11,6 +11,7 @@ trains nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +100,9 @@ class RealFigures(Config):
     drawn: dict[str, DrawFigures]
     named: dict[str, NameFigures]
     """by "group language" """
+    unsure: dict[str, Share] = dataclasses.field(default_factory=dict)
+    """names of which the model says that it may not know what it sees, by group, those that are
+    right apart; "photographs" are of other packages and of nothing that it has learned"""
 
 
 class Drawn(NamedTuple):
@@ -119,6 +123,8 @@ class GivenNames(NamedTuple):
     language: Language
     answers: tuple[str, ...]
     """the most probable first"""
+    is_unsure: bool = False
+    """whether the model says that it may not know what it sees"""
 
 
 def held_out(store: PictureStore, split: str, side: int) -> list[HeldOut]:
@@ -182,20 +188,55 @@ def name(
     items: Sequence[HeldOut],
     language: Language,
     tell: Callable[[int], None] = lambda n: None,
-) -> list[tuple[str, ...]]:
+) -> list[GivenNames]:
     """Return the names that a model gives each item's picture: the one that is most probable at
     every step, then those that it gives most often."""
-    answers = []
-    for item in items:
-        inputs = [[("image", item.picture)]]
-        (first,) = model.generate_batch("text", inputs, language=language, temperature=0.0)
-        drawn = model.generate_batch(
-            "text", inputs * ANSWERS, language=language, temperature=0.9, seeds=list(range(ANSWERS))
-        )
-        often = [text for text, _ in Counter(map(fold, drawn)).most_common()]
-        answers.append(tuple(dict.fromkeys([fold(first), *often]))[:TOP])
-        tell(1)
-    return answers
+    given = []
+    for start in range(0, len(items), AT_ONCE):
+        some = items[start : start + AT_ONCE]
+        firsts = first_names(model, [item.picture for item in some], language)
+        for item, first in zip(some, firsts, strict=True):
+            drawn = model.generate_batch(
+                "text",
+                [[("image", item.picture)]] * ANSWERS,
+                language=language,
+                temperature=0.9,
+                seeds=list(range(ANSWERS)),
+            )
+            often = [text for text, _ in Counter(map(fold, drawn)).most_common()]
+            answers = tuple(dict.fromkeys([fold(first.item), *often]))[:TOP]
+            given.append(GivenNames(item, language, answers, is_unsure(first)))
+            tell(1)
+    return given
+
+
+def first_names(model: Any, pictures: Sequence[np.ndarray], language: Language) -> list[Any]:
+    """Return replies with the name of each picture that is most probable at every step."""
+    inputs = [[("image", picture)] for picture in pictures]
+    return model.replies("text", inputs, language=language, temperature=0.0)  # type: ignore[no-any-return]
+
+
+def is_unsure(reply: Any) -> bool:
+    """Return whether a reply says that its model may not know what it was asked."""
+    return any(notice.code == "improbable" for notice in reply.notices)
+
+
+def measure_unsure(
+    model: Any, given: Sequence[GivenNames], foreign: Sequence[np.ndarray]
+) -> dict[str, Share]:
+    """Return the share of names of which a model is unsure: of right ones, of each group, and of
+    foreign pictures in all languages."""
+    flags: dict[str, list[bool]] = {"right": []}
+    for each in given:
+        flags.setdefault(each.item.group, []).append(each.is_unsure)
+        if each.answers[0] == each.item.names[each.language].name:
+            flags["right"].append(each.is_unsure)
+    flags["photographs"] = [
+        is_unsure(reply)
+        for language in LANGUAGES
+        for reply in first_names(model, foreign, language)
+    ]
+    return {group: share(each) for group, each in flags.items()}
 
 
 def measure_drawn(

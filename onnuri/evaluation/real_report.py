@@ -24,6 +24,7 @@ from onnuri.errors import ConfigError
 from onnuri.evaluation import real
 from onnuri.evaluation.judges.efficientnet import EfficientNetJudge
 from onnuri.evaluation.machine import machine
+from onnuri.evaluation.pictures import photographs
 from onnuri.evaluation.real import Drawn, GivenNames, HeldOut, RealFigures
 from onnuri.media import writing
 from onnuri.modality import LANGUAGES
@@ -79,10 +80,8 @@ def run(
         for language in LANGUAGES:
             own = [item for item in chosen if language in item.names]
             naming = progress.add_task(f"naming, {language}", total=len(own))
-            answers = real.name(model, own, language, partial(progress.advance, naming))
-            given += [
-                GivenNames(item, language, each) for item, each in zip(own, answers, strict=True)
-            ]
+            given += real.name(model, own, language, partial(progress.advance, naming))
+    foreign = [photograph.pixels for photograph in photographs(codec.config.side)]
     drawn, right = real.measure_drawn(store, everyone, numbers, pictures, codec, judge, seed)
     for group in drawn:
         for language in LANGUAGES:
@@ -90,7 +89,13 @@ def run(
             named[f"{group} {language}"] = real.measure_named(
                 [one.item for one in of], [one.answers for one in of], language, rare[language]
             )
-    figures = RealFigures(split=split, judge=judge.name, drawn=drawn, named=named)
+    figures = RealFigures(
+        split=split,
+        judge=judge.name,
+        drawn=drawn,
+        named=named,
+        unsure=real.measure_unsure(model, given, foreign),
+    )
     files.write_json({"machine": machine(), **figures.to_json()}, out)
     samples = [
         Drawn(item, sentence, picture, bool(is_right))
@@ -137,6 +142,17 @@ def rows_named(figures: RealFigures) -> list[Row]:
     return rows
 
 
+def rows_unsure(figures: RealFigures) -> list[Row]:
+    """Return the lines of figures of names of which the model is unsure."""
+    heads = {
+        **GROUPS,
+        "right": ("맞은 이름", "right names"),
+        "photographs": ("사진", "photographs"),
+    }
+    return [Row(" · ".join(heads[group]), (each.told(),)) for group, each in figures.unsure.items()]
+
+
+UNSURE_HEADS = ("unsure",)
 DRAWN_HEADS = ("R@1", "R@5", "style", "chance", "round trip R@1", "shuffled R@1")
 NAMED_HEADS = ("exact", "top five", "name or rare tag", "shuffled")
 
@@ -147,6 +163,7 @@ def show(figures: RealFigures) -> None:
     for title, heads, rows in (
         ("drawn", DRAWN_HEADS, rows_drawn(figures)),
         ("named", NAMED_HEADS, rows_named(figures)),
+        ("'I may not know this'", UNSURE_HEADS, rows_unsure(figures)),
     ):
         table = Table(title, *heads)
         for row in rows:
@@ -168,6 +185,8 @@ def _page(
         drawn_rows=rows_drawn(figures),
         named_heads=NAMED_HEADS,
         named_rows=rows_named(figures),
+        unsure_heads=UNSURE_HEADS,
+        unsure_rows=rows_unsure(figures),
         drawn=[drawn[k] for k in rng.permutation(len(drawn))[:SAMPLES]],
         given=[given[k] for k in rng.permutation(len(given))[:SAMPLES]],
         groups=GROUPS,

@@ -66,6 +66,8 @@ class Reply:
     notices: tuple[Notice, ...] = ()
     model: str | None = None
     """which of several models answered (`router.py`)"""
+    logprob: float | None = None
+    """mean log probability of the ids that were drawn for the answer; None if none was"""
 
     @property
     def told(self) -> list[str]:
@@ -212,18 +214,50 @@ class OmniModel:
         Without `language`, the answer is in the asker's own, or in the one that the words ask for
         ("in English", "한국어로").
         """
-        known(to, self.layout)
-        inputs = [*inputs, *named.items()]
-        words = [item for modality, item, *_ in inputs if modality == "text"]
-        spoken = language or (language_asked(words[-1]) if words else "ko")
-        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
-        contexts: list[Context] = []
-        codes = run_pipelines(
-            self.engine, [self.answers.answer(to, inputs, spoken, sampling, seed, contexts.append)]
+        return self.replies(
+            to,
+            [[*inputs, *named.items()]],
+            language=language,
+            seeds=[seed],
+            temperature=temperature,
+            top_p=top_p,
+            guidance=guidance,
         )[0]
-        return Reply(
-            self.codecs[to].decode(codes), spoken, tuple(self.answers.notices(contexts[0], spoken))
+
+    def replies(
+        self,
+        to: Modality,
+        inputs: Sequence[Inputs],
+        *,
+        language: Language | None = None,
+        seeds: Sequence[int] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+    ) -> list[Reply]:
+        """Return replies as `reply` does, one per list of inputs, decoded in one batch."""
+        known(to, self.layout)
+        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
+        spoken = [language or _language_of(each) for each in inputs]
+        seeds = seeds if seeds is not None else range(len(inputs))
+        contexts: list[list[Context]] = [[] for _ in inputs]
+        codes = run_pipelines(
+            self.engine,
+            [
+                self.answers.answer(to, each, tongue, sampling, seed, read.append)
+                for each, tongue, seed, read in zip(inputs, spoken, seeds, contexts, strict=True)
+            ],
         )
+        items = self.codecs[to].decode_batch(codes)
+        return [
+            Reply(
+                item,
+                tongue,
+                tuple(self.answers.notices(context, tongue)),
+                logprob=_mean(context.logprobs.get(to, [])),
+            )
+            for item, tongue, (context,) in zip(items, spoken, contexts, strict=True)
+        ]
 
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:
         """Return the language and the words of every sound float32 [T] at 16 kHz."""
@@ -290,6 +324,17 @@ class OmniModel:
             ) from error
         front_end = front_end_class(about.get("front_end", UNNAMED)).load(folder / "codecs")
         return cls(network, codecs, layout, sampling, dtype, front_end, device)
+
+
+def _language_of(inputs: Inputs) -> Language:
+    """Return the language to answer inputs in: that which their last text asks for, else Korean."""
+    words = [item for modality, item, *_ in inputs if modality == "text"]
+    return language_asked(words[-1]) if words else "ko"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean of some numbers, None of none."""
+    return float(np.mean(values)) if len(values) else None
 
 
 def _layout_of(folder: Path, about: dict[str, Any]) -> TokenLayout:

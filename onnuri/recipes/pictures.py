@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -30,8 +31,10 @@ from onnuri.data.real.style_words import STYLE_WORDS
 from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
+from onnuri.evaluation.real import AT_ONCE, first_names, held_out
 from onnuri.files import whole_folder, write_json
 from onnuri.inference.request import SamplingConfig
+from onnuri.modality import LANGUAGES
 from onnuri.model.backbone import BackboneConfig
 from onnuri.model.digit_table import fold, share_digits
 from onnuri.model.objective import OmniObjective
@@ -55,6 +58,12 @@ SAMPLING = {
     "image": SamplingConfig(temperature=0.6, guidance=2.0),
 }
 """how a model of pictures answers, if it is not asked otherwise"""
+UNSURE = 0.05
+"""share of its right names that the model doubts"""
+CALIBRATED = 400
+"""pictures of dev by which this is measured"""
+LEAST_RIGHT = 30
+"""right names that this needs; with fewer, the model doubts none"""
 MARGIN = 1.125
 """side of stored pictures over that of the codec, so that turned and shifted ones stay sharp"""
 
@@ -107,8 +116,9 @@ def cpu() -> PicturesConfig:
         augment=AugmentConfig(plain=0.4),
         shares=PHOTOGRAPHS,
         model=ModelConfig(
+            layers=5,
             loop=TrainConfig(
-                minutes=200, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4
+                minutes=85, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4
             ),
             mixture=PictureMixture(styles=FEWER),
         ),
@@ -334,7 +344,29 @@ def model(
     fit(trained, own.loop.replace(record=record), out / "lm", "model", parallel)
     fold(network.cpu())
     front_end = WordListFrontEnd.learn(sentences(sequences))
-    OmniModel(network, codecs, layout, SAMPLING, front_end=front_end).save(folder)
+    made = OmniModel(network, codecs, layout, SAMPLING, front_end=front_end)
+    calibrate(made, front_end, store)
+    made.save(folder)
+
+
+def calibrate(made: OmniModel, front_end: WordListFrontEnd, store: PictureStore) -> None:
+    """Set how improbable a name must be for the model to say that it may not know the picture: less
+    probable than all but UNSURE of its right names of pictures of dev."""
+    items = [
+        item for item in held_out(store, "dev", made.codecs["image"].side) if item.group == "pairs"
+    ]
+    right: list[float] = []
+    for language in LANGUAGES:
+        for start in range(0, min(len(items), CALIBRATED), AT_ONCE):
+            own = [item for item in items[start : start + AT_ONCE] if language in item.names]
+            replies = first_names(made, [item.picture for item in own], language)
+            right += [
+                reply.logprob
+                for item, reply in zip(own, replies, strict=True)
+                if reply.item == item.names[language].name and reply.logprob is not None
+            ]
+    if len(right) >= LEAST_RIGHT:
+        front_end.least["text"] = float(np.quantile(right, UNSURE))
 
 
 def _show(figures_by_split: dict[str, CodecFigures]) -> None:

@@ -11,6 +11,8 @@ from onnuri.errors import ConfigError
 from onnuri.evaluation import real, real_report
 from onnuri.evaluation.real import held_out, measure_named, rare_tags
 from onnuri.modality import language_of
+from onnuri.model.front_end import Notice
+from onnuri.model.omni import Reply
 
 SIDE = 16
 STYLES = ("light", "dark")
@@ -80,6 +82,13 @@ class Model:
     def generate_batch(self, to, inputs, language="ko", seeds=None, temperature=None):
         return [getattr(self, f"_{to}")(*each[0], language) for each in inputs]
 
+    def replies(self, to, inputs, language, temperature):
+        """It doubts what it takes for concept 12."""
+        assert temperature == 0
+        names = self.generate_batch(to, inputs, language)
+        doubt = (Notice("improbable", "I may not know this"),)
+        return [Reply(name, language, doubt if name.endswith(" 12") else ()) for name in names]
+
     def _image(self, modality, sentence, _):
         style = "dark" if sentence.startswith(("dark ", "어두운 ")) else "light"
         assert language_of(sentence) in ("ko", "en") and "  " not in sentence
@@ -88,7 +97,7 @@ class Model:
 
     def _text(self, modality, picture, language):
         known = {pixels_of(c, s).tobytes(): c for c in range(55) for s in STYLES}
-        number = known[picture.tobytes()]
+        number = known.get(picture.tobytes(), 0)
         number = number if number >= self.knows else 12
         return f"것 {number}" if language == "ko" else f"THING  {number}"
 
@@ -142,6 +151,15 @@ def test_a_model_that_knows_some_is_right_in_these(store, judged, tmp_path):
     assert figures.named["pairs en"].exact.right == 16
     page = (tmp_path / "real.html").read_text()
     assert "○" in page and "×" in page
+    unsure = {group: (each.right, each.n) for group, each in figures.unsure.items()}
+    # number 12 is right, and doubted too; photographs are taken for it, in both languages
+    assert unsure == {
+        "right": (2, 52),
+        "pairs": (30, 60),
+        "special": (20, 20),
+        "unseen": (0, 20),
+        "photographs": (24, 24),
+    }
 
 
 def test_fewer_are_measured_if_fewer_are_asked_for(store, judged, tmp_path):
@@ -188,9 +206,11 @@ def test_answers_are_asked_for_several_times_and_the_most_frequent_come_first(st
         """A model that is unsure when it is warm."""
 
         def generate_batch(self, to, inputs, language="ko", seeds=(0,), temperature=None):
-            if temperature == 0:
-                return ["Cold"]
             return [("rare", "Often", "often", "cold")[seed % 4] for seed in seeds]
 
+        def replies(self, to, inputs, language, temperature):
+            return [Reply("Cold", language) for _ in inputs]
+
     items = held_out(store, "test", SIDE)[:1]
-    assert real.name(Unsure(), items, "en") == [("cold", "often", "rare")]
+    (given,) = real.name(Unsure(), items, "en")
+    assert given.answers == ("cold", "often", "rare") and not given.is_unsure

@@ -1,6 +1,7 @@
 """The recipe of real pictures, all its stages, on a table of a few."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ from onnuri.codecs import registry
 from onnuri.codecs.grid import GridCodec
 from onnuri.data.ingest.run import ingest
 from onnuri.data.ingest.settings import IngestConfig
+from onnuri.data.picture_tasks import ItemNames
 from onnuri.errors import ConfigError
 from onnuri.evaluation import real_report
+from onnuri.evaluation.real import HeldOut
+from onnuri.model.omni import Reply
+from onnuri.model.word_list import WordListFrontEnd
 from onnuri.recipes import pictures
 
 
@@ -96,6 +101,40 @@ def test_a_run_is_judged_on_what_it_was_not_trained_on(table, tmp_path, monkeypa
         main(["evaluate", "real", str(run), "--split", "test"])
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "split 'test': has no picture with a name; use dev or test" in line
+
+
+def test_names_are_doubted_if_they_are_less_probable_than_right_ones(monkeypatch):
+    """Of right names a twentieth is doubted; wrong ones and other languages count for nothing."""
+    items = [
+        HeldOut("c", "flat", "pairs", {"en": ItemNames(f"n{k}", ())}, np.zeros((8, 8, 3)))
+        for k in range(200)
+    ]
+    others = [item._replace(group="unseen") for item in items]
+    monkeypatch.setattr(pictures, "held_out", lambda store, split, side: items + others)
+    asked = []
+
+    def first_names(model, shown, language):
+        """Every second name is right; the more probable, the later."""
+        start = len(asked)
+        asked.extend(shown)
+        assert language == "en" or not len(shown)
+        return [
+            Reply(f"n{k}" if k % 2 else "?", "en", logprob=k - 300.0)
+            for k in range(start, start + len(shown))
+        ]
+
+    monkeypatch.setattr(pictures, "first_names", first_names)
+    front_end = WordListFrontEnd(["a"])
+    model = SimpleNamespace(codecs={"image": SimpleNamespace(side=8)})
+    pictures.calibrate(model, front_end, None)
+    assert len(asked) == 200
+    doubted = [k for k in range(1, 200, 2) if front_end.unsure({"text": [k - 300.0]}, "en")]
+    assert doubted == [1, 3, 5, 7, 9]
+    assert not front_end.unsure({"image": [-300.0]}, "en")
+    few = WordListFrontEnd(["a"])
+    del items[50:], others[:], asked[:]
+    pictures.calibrate(model, few, None)  # 25 right names say too little
+    assert not few.unsure({"text": [-9e9]}, "en")
 
 
 def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
