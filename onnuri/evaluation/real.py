@@ -213,7 +213,8 @@ def name(
 def first_names(model: Any, pictures: Sequence[np.ndarray], language: Language) -> list[Any]:
     """Return replies with the name of each picture that is most probable at every step."""
     inputs = [[("image", picture)] for picture in pictures]
-    return model.replies("text", inputs, language=language, temperature=0.0)  # type: ignore[no-any-return]
+    replies: list[Any] = model.replies("text", inputs, language=language, temperature=0.0)
+    return replies
 
 
 def is_unsure(reply: Any) -> bool:
