@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
+from onnuri.evaluation import real_report
+from onnuri.evaluation.retrieval import Share
 from onnuri.modality import MEDIA
 from onnuri.profile import run_forecast
 from onnuri.recipes.layout_table import COLUMNS, LayoutTable
@@ -33,6 +35,7 @@ PAGES = (
     "docs/training.md",
     "docs/model.md",
     "docs/gallery.md",
+    "docs/pictures.md",
 )
 
 
@@ -590,6 +593,111 @@ def dryrun() -> str | None:
     )
 
 
+def percent(found: dict[str, Any]) -> str:
+    """A share in per cent with its interval; of few items their number alone."""
+    return Share.from_json(found).told()
+
+
+def real_drawn() -> str | None:
+    """What the model of pictures draws from names that it was not trained on."""
+    found = read("real")
+    if not found:
+        return None
+    return table(
+        ["drawn from names of", *real_report.DRAWN_HEADS],
+        [
+            [
+                real_report.GROUPS[group][1],
+                *(percent(r[k]) for k in ("at_1", "at_5", "style")),
+                f"{100 * r['chance_1']:.1f} %",
+                percent(r["round_trip_1"]),
+                percent(r["shuffled_1"]),
+            ]
+            for group, r in found["drawn"].items()
+        ],
+    )
+
+
+def real_named() -> str | None:
+    """What the model of pictures calls pictures that it was not trained on."""
+    found = read("real")
+    if not found:
+        return None
+    return table(
+        ["names of", *real_report.NAMED_HEADS],
+        [
+            [
+                f"{real_report.GROUPS[key.split()[0]][1]}, {LANGUAGE_NAMES[key.split()[1]]}",
+                *(percent(r[k]) for k in ("exact", "top_5", "or_tag", "shuffled")),
+            ]
+            for key, r in found["named"].items()
+        ],
+    )
+
+
+def real_unsure() -> str | None:
+    """Of what the model of pictures says that it may not know it."""
+    found = read("real")
+    if not found:
+        return None
+    heads = {group: names[1] for group, names in real_report.UNSURE_GROUPS.items()}
+    rows = [[heads[group], percent(r)] for group, r in found["unsure"].items()]
+    return table(["names of", "'I may not know this'"], rows)
+
+
+def real_codec() -> str | None:
+    """What the codec of pictures gives back of pictures that it was not trained on."""
+    found = read("picture_codec")
+    if not found:
+        return None
+    rows = [
+        [
+            split if group == "all" else group,
+            f"{r['n']:,}",
+            f"{r['psnr']:.2f}",
+            f"{r['psnr_inside']:.2f}",
+            f"{r['thumbnail']:.2f}",
+        ]
+        for split in ("dev", "photographs")
+        for group, r in found[split]["groups"].items()
+        if group == "all" or split == "dev"
+    ]
+    return table(["pictures", "n", "PSNR", "inside the mask", "8 × 8 thumbnail"], rows)
+
+
+def real_line(korean: bool = False) -> str | None:
+    """README's line of the model of pictures."""
+    found = read("real")
+    if not found:
+        return None
+    drawn = percent(found["drawn"]["pairs"]["at_1"])
+    ko, en = (percent(found["named"][f"pairs {language}"]["exact"]) for language in ("ko", "en"))
+    chance = f"{100 * found['drawn']['pairs']['chance_1']:.1f} %"
+    if korean:
+        return (
+            f"배우지 않은 그림체의 이름으로 그린 그림이 그 이름의 실제 그림과 가장 가까운 비율 **{drawn}**(우연 {chance}), "
+            f"배우지 않은 그림의 이름을 정확히 맞힌 비율: 한국어 **{ko}**, 영어 **{en}**."
+        )
+    return (
+        f"Drawn from names in styles that training did not pair with them, nearest to a real picture of that name: "
+        f"**{drawn}** (chance {chance}); pictures named exactly: Korean **{ko}**, English **{en}**."
+    )
+
+
+def gallery_real() -> str | None:
+    """What the gallery of the model of pictures was asked and answered."""
+    found = read("gallery_real")
+    if not found:
+        return None
+    named = []
+    for k, r in enumerate(found["named"]):
+        doubt = ", doubted" if r["doubted"] else ""
+        verdict = "right" if r["answer"] == r["name"] else f"it is {r['name']}"
+        named.append(f"{k + 1}. {r['answer']} ({verdict}{doubt})")
+    drawn = [f"{k + 1}. {sentence}" for k, sentence in enumerate(found["drawn"])]
+    return f"Drawn: {' · '.join(drawn)}\n\nNamed: {' · '.join(named)}"
+
+
 BLOCKS: dict[str, Callable[[], str | None]] = {
     "matrix": lambda: matrix_brief("matrix"),
     "matrix-evening": lambda: matrix_brief("matrix-evening"),
@@ -611,6 +719,13 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "words-line-ko": lambda: words_line(True),
     "gallery-line": gallery_line,
     "gallery-line-ko": lambda: gallery_line(True),
+    "real-drawn": real_drawn,
+    "real-named": real_named,
+    "real-unsure": real_unsure,
+    "real-codec": real_codec,
+    "real-line": real_line,
+    "real-line-ko": lambda: real_line(True),
+    "gallery-real": gallery_real,
     "planner": planner,
     "forecasts": forecasts,
     "twins": twins,

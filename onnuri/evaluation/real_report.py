@@ -37,6 +37,12 @@ GROUPS = {
     "unseen": ("처음 보는 것", "unseen concept"),
 }
 """groups of held-out pictures, in both languages"""
+UNSURE_GROUPS = {
+    "right": ("맞은 이름", "right names"),
+    **GROUPS,
+    "photographs": ("사진", "photographs of nothing it learned"),
+}
+"""groups of names that may be doubted"""
 
 
 class Row(NamedTuple):
@@ -144,12 +150,10 @@ def rows_named(figures: RealFigures) -> list[Row]:
 
 def rows_unsure(figures: RealFigures) -> list[Row]:
     """Return the lines of figures of names of which the model is unsure."""
-    heads = {
-        **GROUPS,
-        "right": ("맞은 이름", "right names"),
-        "photographs": ("사진", "photographs"),
-    }
-    return [Row(" · ".join(heads[group]), (each.told(),)) for group, each in figures.unsure.items()]
+    return [
+        Row(" · ".join(UNSURE_GROUPS[group]), (each.told(),))
+        for group, each in figures.unsure.items()
+    ]
 
 
 UNSURE_HEADS = ("unsure",)
