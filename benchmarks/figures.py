@@ -14,6 +14,7 @@ from typing import Any
 
 from onnuri import recipes
 from onnuri.evaluation import real_report
+from onnuri.evaluation.real import RealFigures
 from onnuri.evaluation.retrieval import Share
 from onnuri.modality import MEDIA
 from onnuri.profile import run_forecast
@@ -23,6 +24,7 @@ from onnuri.toyworld.oracles import quality, report
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LANGUAGE_NAMES = {"ko": "Korean", "en": "English"}
+REAL_FIELDS = ("split", "judge", "drawn", "named", "collages", "unsure")
 PAGES = (
     "README.md",
     "README.ko.md",
@@ -635,6 +637,18 @@ def real_named() -> str | None:
     )
 
 
+def real_collages() -> str | None:
+    """How the model of pictures tells and draws collages."""
+    found = read("real")
+    if not found or not found.get("collages"):
+        return None
+    rows = real_report.rows_collages(RealFigures.from_json({k: found[k] for k in REAL_FIELDS}))
+    return table(
+        ["collages", *real_report.COLLAGE_HEADS],
+        [[row.head.split(" · ")[1], *row.cells] for row in rows],
+    )
+
+
 def real_unsure() -> str | None:
     """Of what the model of pictures says that it may not know it."""
     found = read("real")
@@ -721,6 +735,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "gallery-line-ko": lambda: gallery_line(True),
     "real-drawn": real_drawn,
     "real-named": real_named,
+    "real-collages": real_collages,
     "real-unsure": real_unsure,
     "real-codec": real_codec,
     "real-line": real_line,

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from onnuri.config import Config
+from onnuri.data.collage.scene import CollageScene
+from onnuri.data.collage.words import Names, tell
+from onnuri.data.korean import object_particle
 from onnuri.data.picture_store import PictureItem
 from onnuri.data.segment import Segment
 from onnuri.errors import ConfigError
@@ -26,9 +29,13 @@ from onnuri.modality import LANGUAGES, Language, Task, fold, language_of
 Words = Mapping[str, Mapping[Language, str]]
 """a style's word in each language, in small letters"""
 NO_WORDS: Words = MappingProxyType({})
+TOLD = 4000
+"""collages from whose sentences a text codec learns"""
 ASKING: Task = "describe"
 """what a picture alone asks for"""
-KINDS = ("draw", "name", "restyle", "translate", "unconditional")
+KINDS = ("draw", "name", "restyle", "translate", "unconditional", "compose", "caption")
+OF_COLLAGES = ("compose", "caption")
+"""kinds that need collages"""
 
 PLAIN: Mapping[Language, tuple[str, ...]] = MappingProxyType(
     {
@@ -73,6 +80,10 @@ class PictureMixture(Config):
     """a name or a request in one language, then the name in the other or in the same"""
     unconditional: float = 0.08
     """a picture without input, which classifier-free guidance needs"""
+    compose: float = 0.09
+    """a sentence about a collage, then the collage"""
+    caption: float = 0.09
+    """a collage, then a sentence about it"""
     styles: dict[str, float] = dataclasses.field(default_factory=dict)
     """weights of styles' pictures, where they are not 1"""
     tags: float = 0.2
@@ -115,6 +126,16 @@ class PictureCodes(Protocol):
         """Return the codes of a view that the model is shown."""
 
 
+class Collages(Protocol):
+    """A Collages holds collages' scenes, their codes, and names of what they show
+    (`collage.store.CollageStore`)."""
+
+    scenes: list[CollageScene]
+    codes: np.ndarray
+    """[N, K]"""
+    names: Names
+
+
 class ItemNames(NamedTuple):
     """A ItemNames holds an item's names: by language, the name and the other words for it."""
 
@@ -134,10 +155,12 @@ class PictureTasks:
         text: Any,
         words: Words = NO_WORDS,
         numbers: Sequence[int] | None = None,
+        collages: Collages | None = None,
     ) -> None:
-        """Draw from the pictures of `numbers`; None: from those that are trained on. Raises
-        ConfigError if there are none with a name."""
+        """Draw from the pictures of `numbers`; None: from those that are trained on. Without
+        collages there are no sequences about them. Raises ConfigError if no picture has a name."""
         self.mixture, self.store, self.codes, self.text = mixture, store, codes, text
+        self.collages = collages if collages and collages.scenes else None
         self.words = words
         all_numbers = store.of_split("train") if numbers is None else numbers
         self.names = {
@@ -153,7 +176,8 @@ class PictureTasks:
         self.of_concept: dict[str, list[int]] = defaultdict(list)
         for number in self.names:
             self.of_concept[store.items[number].concept].append(number)
-        shares = np.array([getattr(mixture, kind) for kind in KINDS])
+        left_out = () if self.collages else OF_COLLAGES
+        shares = np.array([0.0 if kind in left_out else getattr(mixture, kind) for kind in KINDS])
         self.shares = shares / shares.sum()
         self.encode = functools.lru_cache(maxsize=200_000)(text.encode if text else _no_codes)
 
@@ -226,6 +250,26 @@ class PictureTasks:
         """Return a picture alone."""
         return [self._picture(number, rng, True)]
 
+    def _compose(self, _: int, rng: np.random.Generator) -> list[Segment]:
+        """Return a sentence about a collage, and the collage."""
+        sentence, language, codes = self._collage(rng)
+        return [self._text(sentence, language, False), Segment("image", codes, None, 1.0)]
+
+    def _caption(self, _: int, rng: np.random.Generator) -> list[Segment]:
+        """Return a collage and a sentence about it."""
+        sentence, language, codes = self._collage(rng)
+        return [
+            Segment("image", codes, None, self.mixture.source_loss),
+            self._text(sentence, language, True, ASKING),
+        ]
+
+    def _collage(self, rng: np.random.Generator) -> tuple[str, Language, np.ndarray]:
+        """Return a sentence about a random collage, its language, and the codes [K]."""
+        assert self.collages
+        k, language = int(rng.integers(len(self.collages.scenes))), LANGUAGES[int(rng.integers(2))]
+        sentence = tell(self.collages.scenes[k], self.collages.names, language, rng)
+        return sentence, language, np.asarray(self.collages.codes[k], np.int64)
+
     def request(self, number: int, language: Language, rng: np.random.Generator) -> str:
         """Return a random sentence that asks for a picture by its name, tags and style."""
         name, tags = self.names[number][language]
@@ -276,14 +320,6 @@ def names_of(item: PictureItem) -> dict[Language, ItemNames]:
     }
 
 
-def object_particle(word: str) -> str:
-    """Return the Korean particle of an object, 을 or 를, that fits a word's last syllable."""
-    last = word[-1:]
-    # syllables are ordered by their last consonant, of which there are 28 with none
-    has_final = "가" <= last <= "힣" and (ord(last) - ord("가")) % 28
-    return "을" if has_final else "를"
-
-
 def sentences(tasks: PictureTasks, rounds: int = 2) -> list[str]:
     """Return sentences from which a text codec learns its words: each picture's names, tags and
     requests for it."""
@@ -292,6 +328,9 @@ def sentences(tasks: PictureTasks, rounds: int = 2) -> list[str]:
     for word in tasks.words.values():
         for language, styled in word.items():
             texts += [sentence.format(s=styled) for sentence in RESTYLE[language]]
+    if tasks.collages:
+        for scene in tasks.collages.scenes[:TOLD]:
+            texts += [tell(scene, tasks.collages.names, language, rng) for language in LANGUAGES]
     for number, names in tasks.names.items():
         for language, (name, tags) in names.items():
             texts += [name, name, *tags]

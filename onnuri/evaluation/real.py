@@ -20,8 +20,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from onnuri.config import Config
+from onnuri.data.korean import object_particle
 from onnuri.data.picture_store import PictureStore
-from onnuri.data.picture_tasks import PLAIN, STYLED, ItemNames, Words, names_of, object_particle
+from onnuri.data.picture_tasks import PLAIN, STYLED, ItemNames, Words, names_of
+from onnuri.evaluation.collages import CollageFigures
 from onnuri.evaluation.pictures import GivenPicture, of_store
 from onnuri.evaluation.retrieval import Share, chance_at, nearest, right_at, share
 from onnuri.modality import LANGUAGES, Language, fold
@@ -100,6 +102,8 @@ class RealFigures(Config):
     drawn: dict[str, DrawFigures]
     named: dict[str, NameFigures]
     """by "group language" """
+    collages: CollageFigures | None = None
+    """None of a store with too few concepts"""
     unsure: dict[str, Share] = dataclasses.field(default_factory=dict)
     """names of which the model says that it may not know what it sees, by group, those that are
     right apart; "photographs" are of other packages and of nothing that it has learned"""

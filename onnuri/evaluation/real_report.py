@@ -21,7 +21,7 @@ from onnuri import files
 from onnuri.data.picture_store import PictureStore
 from onnuri.data.picture_tasks import Words
 from onnuri.errors import ConfigError
-from onnuri.evaluation import real
+from onnuri.evaluation import collages, real
 from onnuri.evaluation.judges.efficientnet import EfficientNetJudge
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import photographs
@@ -37,6 +37,17 @@ GROUPS = {
     "unseen": ("처음 보는 것", "unseen concept"),
 }
 """groups of held-out pictures, in both languages"""
+COLLAGES = 240
+"""collages that are told and drawn"""
+SCENES = {
+    "one": ("한 가지", "one thing"),
+    "two": ("두 가지", "two things"),
+    "count": ("여럿", "several alike"),
+    "many": ("셋이나 넷", "three or four things"),
+    "left": ("왼쪽과 오른쪽", "left and right"),
+    "top": ("위와 아래", "above and below"),
+}
+"""kinds of collages and relations of pairs, in both languages"""
 UNSURE_GROUPS = {
     "right": ("맞은 이름", "right names"),
     **GROUPS,
@@ -87,6 +98,12 @@ def run(
             own = [item for item in chosen if language in item.names]
             naming = progress.add_task(f"naming, {language}", total=len(own))
             given += real.name(model, own, language, partial(progress.advance, naming))
+        composed = None
+        if collages.can_measure(store):
+            count = COLLAGES if items is None else min(items, COLLAGES)
+            composing = progress.add_task("collages", total=3 * count)
+            advance = partial(progress.advance, composing)
+            composed = collages.measure(model, store, judge, count, advance)
     foreign = [photograph.pixels for photograph in photographs(codec.config.side)]
     drawn, right = real.measure_drawn(store, everyone, numbers, pictures, codec, judge, seed)
     for group in drawn:
@@ -100,6 +117,7 @@ def run(
         judge=judge.name,
         drawn=drawn,
         named=named,
+        collages=composed,
         unsure=real.measure_unsure(model, given, foreign),
     )
     files.write_json({"machine": machine(), **figures.to_json()}, out)
@@ -148,6 +166,27 @@ def rows_named(figures: RealFigures) -> list[Row]:
     return rows
 
 
+def rows_collages(figures: RealFigures) -> list[Row]:
+    """Return the lines of figures of collages: of each kind, then of the relations of pairs."""
+    found = figures.collages
+    if not found:
+        return []
+    empty = ("",) * 3
+    rows = []
+    for kind, told in found.told.items():
+        drawn = tuple(
+            each[kind].told() if kind in each else ""
+            for each in (found.drawn, found.real, found.round_trip)
+        )
+        rows.append(Row(" · ".join(SCENES[kind]), (told.told(), *drawn)))
+    for relation, told in found.relations.items():
+        rows.append(Row(" · ".join(SCENES[relation]), (told.told(), *empty)))
+    return rows
+
+
+COLLAGE_HEADS = ("told right", "drawn: things right", "of the real collage", "of its round trip")
+
+
 def rows_unsure(figures: RealFigures) -> list[Row]:
     """Return the lines of figures of names of which the model is unsure."""
     return [
@@ -167,6 +206,7 @@ def show(figures: RealFigures) -> None:
     for title, heads, rows in (
         ("drawn", DRAWN_HEADS, rows_drawn(figures)),
         ("named", NAMED_HEADS, rows_named(figures)),
+        ("collages", COLLAGE_HEADS, rows_collages(figures)),
         ("'I may not know this'", UNSURE_HEADS, rows_unsure(figures)),
     ):
         table = Table(title, *heads)
@@ -189,6 +229,8 @@ def _page(
         drawn_rows=rows_drawn(figures),
         named_heads=NAMED_HEADS,
         named_rows=rows_named(figures),
+        collage_heads=COLLAGE_HEADS,
+        collage_rows=rows_collages(figures),
         unsure_heads=UNSURE_HEADS,
         unsure_rows=rows_unsure(figures),
         drawn=[drawn[k] for k in rng.permutation(len(drawn))[:SAMPLES]],

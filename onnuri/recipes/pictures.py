@@ -1,7 +1,8 @@
 """This module trains a model of real pictures from nothing, on a table of ingested media: the whole
 road in one file, on two CPU cores or one GPU.
 
-    table → pictures with names → picture codec → codes of many views → text codec → model
+    table → pictures with names → picture codec → codes of many views and of collages → text codec
+    → model
 
 Every stage resumes where it was interrupted. `cpu` takes pictures of 64 pixels, `gpu` of 128;
 `smoke` is the same code in a minute. Run: `onnuri data fetch real -o TABLE`, then `onnuri train
@@ -10,7 +11,6 @@ pictures TABLE [--preset …]`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from onnuri.codecs.text import TextCodec
 from onnuri.data import code_store, picture_table
 from onnuri.data.augment import AugmentConfig
 from onnuri.data.code_store import CodeStore, Views
+from onnuri.data.collage import store as collage_store
+from onnuri.data.collage.store import CollageStore
 from onnuri.data.picture_store import PictureStore
 from onnuri.data.picture_tasks import PictureMixture, PictureTasks, sentences
 from onnuri.data.real.style_words import STYLE_WORDS
@@ -81,6 +83,8 @@ class ModelConfig(config.Config):
     tokens: int = 4096
     """tokens per step"""
     views: Views = Views()
+    collages: int = 12_000
+    """collages of a few concepts that the model draws and tells; 0: none"""
     mixture: PictureMixture = PictureMixture()
     loop: TrainConfig
 
@@ -172,6 +176,7 @@ def smoke() -> PicturesConfig:
         shares={},
         model=ModelConfig(
             text_codes=300,
+            collages=8,
             width=32,
             layers=1,
             heads=2,
@@ -198,7 +203,7 @@ def train(table: Path, preset: str, out: Path, record: RecordConfig = NO_RECORD)
     if not (out / "codec.json").exists():
         figures(store, settings, out)
     views = codes(store, settings, out)
-    model(store, views, settings, out, record)
+    model(store, views, collages(store, settings, out), settings, out, record)
 
 
 def _begin(table: Path, settings: PicturesConfig, out: Path) -> None:
@@ -294,21 +299,35 @@ def codes(store: PictureStore, settings: PicturesConfig, out: Path) -> CodeStore
     return CodeStore(folder)
 
 
+def collages(store: PictureStore, settings: PicturesConfig, out: Path) -> CollageStore:
+    """Return collages of the pictures and their codes, made once."""
+    folder = out / "collages"
+    if not folder.exists():
+        trained = registry.load(out / "codecs")["image"]
+        assert isinstance(trained, GridCodec)
+        encode = trained.to(launch.device()).encode_batch
+        collage_store.write(
+            folder, store, encode, settings.codec.side, settings.model.collages, settings.seed
+        )
+    return CollageStore(folder)
+
+
 def tasks(
     store: PictureStore,
     views: CodeStore,
+    composed: CollageStore,
     settings: PicturesConfig,
     text: TextCodec | None,
-    numbers: Sequence[int] | None = None,
 ) -> PictureTasks:
-    """Return the sequences about a store's pictures: those of `numbers`, else those that are
-    trained on. Without a text codec they are sentences alone."""
-    return PictureTasks(settings.model.mixture, store, views, text, STYLE_WORDS, numbers)
+    """Return the sequences about a store's pictures that are trained on, and about collages of
+    them. Without a text codec they are sentences alone."""
+    return PictureTasks(settings.model.mixture, store, views, text, STYLE_WORDS, collages=composed)
 
 
 def model(
     store: PictureStore,
     views: CodeStore,
+    composed: CollageStore,
     settings: PicturesConfig,
     out: Path,
     record: RecordConfig = NO_RECORD,
@@ -319,7 +338,9 @@ def model(
     if folder.exists():
         return
     if not (out / "codecs/text").exists():
-        learned = TextCodec.learn(sentences(tasks(store, views, settings, None)), own.text_codes)
+        learned = TextCodec.learn(
+            sentences(tasks(store, views, composed, settings, None)), own.text_codes
+        )
         with whole_folder(out / "codecs/text") as part:
             learned.save(part)
     codecs = load_codecs(out / "codecs", ("text", "image"))
@@ -336,7 +357,7 @@ def model(
     image = codecs["image"]
     share_digits(network, layout.start(image.spec.codebook), image.config.levels)
     device, dtype, compiled = launch.computing(None)
-    sequences = tasks(store, views, settings, codecs["text"])
+    sequences = tasks(store, views, composed, settings, codecs["text"])
     trained = OmniObjective(
         network.to(device), layout, sequences, codecs["text"].words, own.tokens, settings.seed
     )

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from onnuri.codecs.text import TextCodec
+from onnuri.data.collage.scene import CollageScene, CollageThing
+from onnuri.data.collage.words import read
 from onnuri.data.picture_store import PictureItem
 from onnuri.data.picture_tasks import (
     KINDS,
@@ -14,7 +16,6 @@ from onnuri.data.picture_tasks import (
     PictureMixture,
     PictureTasks,
     names_of,
-    object_particle,
     sentences,
 )
 from onnuri.errors import ConfigError
@@ -40,6 +41,17 @@ class Store:
         return np.array([k for k, item in enumerate(self.items) if item.split == split])
 
 
+class Scenes:
+    """Two collages, with codes that tell which."""
+
+    names = {"a": {"ko": "사과", "en": "apple"}, "b": {"ko": "종", "en": "bell"}}
+    scenes = [
+        CollageScene("two", (CollageThing("a"), CollageThing("b")), "top"),
+        CollageScene("one", (CollageThing("b", "small", "red"),)),
+    ]
+    codes = np.array([[0, 2], [1, 2]])
+
+
 class Codes:
     """Codes that tell which picture they are of, and whether it is to be drawn."""
 
@@ -52,7 +64,8 @@ class Codes:
 
 @pytest.fixture(scope="module")
 def text():
-    return TextCodec.learn(sentences(PictureTasks(PictureMixture(), Store(), Codes(), None, WORDS)))
+    tasks = PictureTasks(PictureMixture(), Store(), Codes(), None, WORDS, None, Scenes())
+    return TextCodec.learn(sentences(tasks))
 
 
 def only(kind, **more):
@@ -60,7 +73,7 @@ def only(kind, **more):
 
 
 def samples(kind, text, count=200, **more):
-    tasks = PictureTasks(only(kind, **more), Store(), Codes(), text, WORDS)
+    tasks = PictureTasks(only(kind, **more), Store(), Codes(), text, WORDS, None, Scenes())
     return [tasks.sample(np.random.default_rng([5, k])) for k in range(count)]
 
 
@@ -73,11 +86,6 @@ def test_names_are_by_language_in_small_letters_and_the_first_is_the_name():
         "en": ItemNames("a", ("b",))
     }
     assert names_of(Store.items[5]) == {} and fold(" A  b\n") == "a b"
-
-
-def test_particles_fit_the_last_syllable():
-    said = {"사과": "를", "종": "을", "빵": "을", "나무": "를", "zip": "를", "": "를"}
-    assert {word: object_particle(word) for word in said} == said
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,6 +152,24 @@ def test_another_style_is_of_the_same_thing(text):
         word = WORDS[Store.items[int(picture.codes[0])].style][inputs[1].language]
         assert word in asked and picture.codes[1] == 1
     assert pairs == {(0, 1), (1, 0)}
+
+
+@pytest.mark.parametrize("kind", ["compose", "caption"])
+def test_collages_go_with_sentences_about_them(kind, text):
+    seen = set()
+    for segments in samples(kind, text):
+        told, shown = segments if kind == "compose" else segments[::-1]
+        scene = Scenes.scenes[int(shown.codes[0])]
+        assert read(text.decode(told.codes), Scenes.names, told.language) == scene
+        assert (told.weight > 1, shown.weight == 1) == (kind == "caption", kind == "compose")
+        seen.add((int(shown.codes[0]), told.language))
+    assert len(seen) == 4
+
+
+def test_without_collages_there_are_no_sequences_about_them(text):
+    tasks = PictureTasks(PictureMixture(compose=9.0), Store(), Codes(), text, WORDS)
+    assert tasks.shares[[KINDS.index("compose"), KINDS.index("caption")]].tolist() == [0, 0]
+    assert tasks.shares.sum() == pytest.approx(1)
 
 
 def test_names_are_translated_both_ways(text):

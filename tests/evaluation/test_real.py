@@ -9,7 +9,9 @@ from onnuri.data import picture_store
 from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.errors import ConfigError
 from onnuri.evaluation import real, real_report
+from onnuri.evaluation.collages import CollageFigures
 from onnuri.evaluation.real import held_out, measure_named, rare_tags
+from onnuri.evaluation.retrieval import Share
 from onnuri.modality import language_of
 from onnuri.model.front_end import Notice
 from onnuri.model.omni import Reply
@@ -178,6 +180,28 @@ def test_fewer_are_measured_if_fewer_are_asked_for(store, judged, tmp_path):
     assert figures.drawn["pairs"].chance_1 == pytest.approx(1 / 40)
     with pytest.raises(ConfigError, match=r"--items 0: is below 1"):
         real_report.run(Model(), store, WORDS, "test", 0, tmp_path / "none.json")
+
+
+def test_collages_are_on_the_page_and_read_again():
+    ten, none = Share(n=40, right=10), Share(n=3, right=1)
+    composed = CollageFigures(
+        told={"one": ten, "two": ten},
+        relations={"top": ten},
+        drawn={"one": none, "two": ten},
+        real={"one": ten, "two": ten},
+        round_trip={"one": ten, "two": ten},
+        chance=0.1,
+    )
+    figures = real.RealFigures(split="dev", judge="j", drawn={}, named={}, collages=composed)
+    rows = real_report.rows_collages(figures)
+    assert [row.head.split(" · ")[1] for row in rows] == [
+        "one thing",
+        "two things",
+        "above and below",
+    ]
+    assert rows[0].cells[1] == "n = 3" and rows[1].cells[1].startswith("25.0 %")
+    assert real.RealFigures.from_json(json.loads(json.dumps(figures.to_json()))) == figures
+    assert real_report.rows_collages(figures.replace(collages=None)) == []
 
 
 def test_a_tag_counts_as_a_name_if_few_carry_it(store):
