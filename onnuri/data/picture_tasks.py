@@ -78,7 +78,7 @@ class PictureMixture(Config):
     """a picture and the word of another style, then the same thing in that"""
     translate: float = 0.06
     """a name or a request in one language, then the name in the other or in the same"""
-    unconditional: float = 0.08
+    unconditional: float = 0.03
     """a picture without input, which classifier-free guidance needs"""
     compose: float = 0.09
     """a sentence about a collage, then the collage"""
@@ -90,7 +90,9 @@ class PictureMixture(Config):
     """share of drawings that are asked for by tags too, or by them alone"""
     asked: float = 0.3
     """share of pictures whose name is asked for in words"""
-    both: float = 0.4
+    pictured: float = 0.3
+    """share of pictures to be named that are learned too, as pictures without input are"""
+    both: float = 0.8
     """share of names that are followed by the name in the other language: two answers for the cost
     of one picture"""
     answered: float = 0.3
@@ -207,7 +209,8 @@ class PictureTasks:
         if rng.random() < self.mixture.both:
             told += [other for other in names if other != language]
         answers = [self._text(names[each].name, each, True, task) for each in told]
-        return [self._picture(number, rng, False), *asked, *answers]
+        shown = self._picture(number, rng, rng.random() < self.mixture.pictured)
+        return [shown, *asked, *answers]
 
     def _restyle(self, number: int, rng: np.random.Generator) -> list[Segment]:
         """Return a picture, the word of another style, and a picture in that; a drawing where there

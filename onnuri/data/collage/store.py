@@ -31,7 +31,7 @@ from onnuri.errors import ConfigError
 from onnuri.modality import Language
 
 CODES, SCENES, NAMES = "codes.npy", "scenes.jsonl", "names.json"
-CONCEPTS = 120
+CONCEPTS = 60
 """concepts that collages show at most"""
 STYLES = 4
 """styles of which a concept has pictures at least, if that many concepts have"""

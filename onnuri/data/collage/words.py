@@ -127,7 +127,7 @@ GRAMMAR_WORDS |= {ko for ko, _ in SIDES.values()}
 
 def names_to_tell(names: Names) -> dict[str, Mapping[Language, str]]:
     """Return the concepts that sentences can tell and be read of: with a name in both languages
-    that no other one has, of one English word, and of no word of the phrasings."""
+    that no other one has, of one English word in the singular, and of no word of the phrasings."""
     taken: dict[str, int] = {}
     for each in names.values():
         for language, name in each.items():
@@ -140,6 +140,7 @@ def names_to_tell(names: Names) -> dict[str, Mapping[Language, str]]:
         and all(taken[name] == 1 for name in each.values())
         and taken[plural(each["en"])] == 1
         and re.fullmatch(r"[a-z]+", each["en"])
+        and not re.search(r"[^su]s$", each["en"])
         and re.fullmatch(r"[가-힣]+( [가-힣]+)*", each["ko"])
         and not GRAMMAR_WORDS & {*each["en"].split(), *each["ko"].split()}
     }
@@ -194,7 +195,13 @@ def phrase(thing: CollageThing, names: Names, language: Language, alike: bool = 
     told = " ".join(words)
     if language == "ko" or alike:
         return told
-    return f"{'an' if told[0] in 'aeiou' else 'a'} {told}"
+    return f"{article(told)} {told}"
+
+
+def article(word: str) -> str:
+    """Return the English indefinite article before a word, by its first sound as it is spelt."""
+    starts_like_you_or_one = re.match(r"uni|eu|use|usu|ut[ei]|one\b|once", word)
+    return "an" if word[:1] in "aeiou" and not starts_like_you_or_one else "a"
 
 
 def plural(name: str) -> str:

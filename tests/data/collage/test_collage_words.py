@@ -15,7 +15,7 @@ from onnuri.data.collage.scene import (
     CollageThing,
 )
 from onnuri.data.collage.scene import sample_scene as sample
-from onnuri.data.collage.words import PHRASINGS, names_to_tell, plural, read, tell, write
+from onnuri.data.collage.words import PHRASINGS, article, names_to_tell, plural, read, tell, write
 from onnuri.modality import LANGUAGES
 
 NAMES = {
@@ -160,8 +160,15 @@ def test_names_that_sentences_could_not_be_read_of_are_left_out():
         "g": {"ko": "개들", "en": "dogs"},
         "h": {"ko": "강아지", "en": "dog"},  # whose plural is that
         "i": {"ko": "종", "en": "bell"},
+        "j": {"ko": "가위", "en": "scissors"},
+        "k": {"ko": "나침반", "en": "compass"},
     }
-    assert set(names_to_tell(names)) == {"i"}
+    assert set(names_to_tell(names)) == {"i", "k"}
+
+
+def test_articles():
+    words = ["owl", "unicorn", "umbrella", "euro", "ice", "one", "onion", "bell"]
+    assert [article(word) for word in words] == ["an", "a", "an", "a", "an", "a", "an", "a"]
 
 
 def test_plurals():
