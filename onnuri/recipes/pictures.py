@@ -120,9 +120,12 @@ def cpu() -> PicturesConfig:
         augment=AugmentConfig(plain=0.4),
         shares=PHOTOGRAPHS,
         model=ModelConfig(
-            layers=5,
+            width=192,
+            layers=6,
+            hidden=512,
+            tokens=3072,
             loop=TrainConfig(
-                minutes=85, optimizer="muon", learning_rate=2e-3, warmup_steps=100, decay=0.4
+                minutes=200, optimizer="muon", learning_rate=3e-3, warmup_steps=100, decay=0.4
             ),
             mixture=PictureMixture(styles=FEWER),
         ),
