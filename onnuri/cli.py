@@ -690,6 +690,25 @@ class Sentences:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeechHeard:
+    """Measure how many words of the model's speech Whisper hears right, beside the sound that it
+    learned to speak like and what the codec gives back of that (`pip install "onnuri[judges]"`)."""
+
+    items: int = 40
+    """sentences per language"""
+    json: Path | None = None
+    """file for the figures"""
+    model: Path | None = None
+    """a model's folder; without one, the model that ships"""
+
+    def run(self) -> None:
+        """Measure speech and write the figures."""
+        from onnuri.recipes import evaluate
+
+        evaluate.speech(self.model, self.items, self.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Codecs:
     """Measure the quality of every codec on held-out data: PSNR, SSIM, STOI, IoU and so on."""
 
@@ -758,6 +777,7 @@ class Evaluate:
         Annotated[Matrix, tyro.conf.subcommand("matrix")]
         | Annotated[Codecs, tyro.conf.subcommand("codecs")]
         | Annotated[Sentences, tyro.conf.subcommand("words")]
+        | Annotated[SpeechHeard, tyro.conf.subcommand("speech")]
         | Annotated[Scan, tyro.conf.subcommand("table")]
         | Annotated[Real, tyro.conf.subcommand("real")]
     ]

