@@ -57,10 +57,12 @@ def shipped(folder: str | Path | None = None, *, device: DeviceName = "cpu") -> 
     """
     from onnuri.model.router import Router
 
-    if folder or not PICTURES.exists():
-        name = Path(folder).resolve().name if folder else LAPTOP
-        return Router({name: load(folder, device=device)})
-    return Router({LAPTOP: load(device=device), PICTURED: lambda: load(PICTURES, device=device)})
+    folders = {LAPTOP: WEIGHTS / "laptop"}
+    if folder:
+        folders = {Path(folder).resolve().name: Path(folder)}
+    elif PICTURES.exists():
+        folders[PICTURED] = PICTURES
+    return Router(folders, device)
 
 
 def plan(

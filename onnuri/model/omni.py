@@ -370,25 +370,19 @@ def _same_codecs(folder: Path, layout: TokenLayout, codecs: dict[str, Any]) -> N
             )
 
 
+def modalities_of(folder: Path) -> tuple[str, ...]:
+    """Return the names of the codecs of a model in a folder, its modalities first, without loading
+    it. Raises WeightsError as `load` does, but for changed files."""
+    return _layout_of(folder, _about(folder)).names
+
+
 def check(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's onnuri.json after comparing every file's hash with it.
 
     Raises WeightsError for a missing or changed file.
     """
-    path = folder / "onnuri.json"
-    if not path.exists():
-        raise WeightsError(
-            str(folder), "has no onnuri.json", "give a folder that `onnuri export` or `train` wrote"
-        )
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        hashes = about["sha256"] | {}
-        about["sampling"] | {}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise WeightsError(
-            str(path), "is not what was written", "fetch or export the folder again"
-        ) from None
-    for name, expected in hashes.items():
+    about = _about(folder)
+    for name, expected in about["sha256"].items():
         file = folder / name
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
             raise WeightsError(
@@ -396,6 +390,25 @@ def check(folder: Path) -> dict[str, Any]:
                 "is missing or is not what was written",
                 "fetch or export the folder again",
             )
+    return about
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's onnuri.json. Raises WeightsError if it is missing or not
+    what was written."""
+    path = folder / "onnuri.json"
+    if not path.exists():
+        raise WeightsError(
+            str(folder), "has no onnuri.json", "give a folder that `onnuri export` or `train` wrote"
+        )
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        about["sha256"] | {}
+        about["sampling"] | {}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WeightsError(
+            str(path), "is not what was written", "fetch or export the folder again"
+        ) from None
     return about
 
 

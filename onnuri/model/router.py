@@ -1,29 +1,37 @@
 """This module asks the one of several models that knows most of a question: the toy world's model
 about its solids, their voice, motion and shape, a model of pictures about all other things.
 
-It knows no model of its own: each model's front end says what is strange to it. Models are loaded
-when they are first asked, all but the first.
+It knows no model of its own: each model's front end says what is strange to it. A model that is
+given as a folder is loaded when it is first needed: to answer, or because others have the asked
+modalities too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
+from onnuri.inference.device import DeviceName
 from onnuri.modality import Modality
 from onnuri.model.answer import Inputs
-from onnuri.model.omni import OmniModel, Reply
+from onnuri.model.omni import OmniModel, Reply, modalities_of
 
 
 class Router:
     """A Router answers by one of several models, by their names; where two know as much, by the
     first of them."""
 
-    def __init__(self, models: Mapping[str, OmniModel | Callable[[], OmniModel]]) -> None:
-        """Take models, or what loads them."""
-        self._models = dict(models)
+    def __init__(self, models: Mapping[str, OmniModel | Path], device: DeviceName = "cpu") -> None:
+        """Take models, or the folders that hold them, which are loaded to a device. Raises
+        WeightsError for a folder without a model."""
+        self._models, self._device = dict(models), device
+        self._modalities = {
+            name: modalities_of(model) if isinstance(model, Path) else model.layout.names
+            for name, model in models.items()
+        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -33,8 +41,8 @@ class Router:
     def model(self, name: str) -> OmniModel:
         """Return a model by its name."""
         model = self._models[name]
-        if not isinstance(model, OmniModel):
-            model = self._models[name] = model()
+        if isinstance(model, Path):
+            model = self._models[name] = OmniModel.load(model, device=self._device)
         return model
 
     def choose(self, to: Modality | Collection[Modality], inputs: Inputs = ()) -> str:
@@ -43,13 +51,13 @@ class Router:
         (`to`); of several, the one that has most of these. Raises ConfigError if none has any."""
         wanted = {to} if isinstance(to, str) else set(to)
         given = {modality for modality, *_ in inputs}
-        had = {name: set(self.model(name).layout.names) for name in self.names}
+        had = {name: set(names) for name, names in self._modalities.items()}
         able = [name for name in self.names if given <= had[name] and wanted & had[name]]
         if not able:
             raise ConfigError(
                 " and ".join(sorted(given | wanted)),
                 "is more than any model here has",
-                f"ask for some of {', '.join(self._modalities())}",
+                f"ask for some of {', '.join(self._told())}",
             )
         if len(able) == 1:
             return able[0]
@@ -66,6 +74,6 @@ class Router:
         model = self.model(name)
         return model.front_end.strange(inputs, model.codecs)
 
-    def _modalities(self) -> list[str]:
+    def _told(self) -> list[str]:
         """Return what each model has, in words."""
-        return [f"{name} ({' '.join(self.model(name).layout.names)})" for name in self.names]
+        return [f"{name} ({' '.join(names)})" for name, names in self._modalities.items()]

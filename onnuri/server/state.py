@@ -144,6 +144,9 @@ class State:
         inputs. Raises ConfigError where none has any."""
         names = self.together or (self.name,)
         router = Router({name: self.services[name].model for name in names})
+        if not self.together:
+            return self.choose(router.choose(to, inputs))
+        # what is strange to a model may take an encoder
         return self.choose(await self.service.run_in_pool(router.choose, to, inputs))
 
     @property

@@ -6,7 +6,8 @@ import small_models
 from skimage import data
 
 import onnuri
-from onnuri.errors import ConfigError
+from onnuri.errors import ConfigError, WeightsError
+from onnuri.model.omni import OmniModel
 from onnuri.model.router import Router
 from onnuri.toyworld.image import render
 from onnuri.toyworld.scene import sample_scene
@@ -19,7 +20,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def router(pictures):
-    return Router({"world": onnuri.load(), "pictures": lambda: pictures})
+    return Router({"world": onnuri.load(), "pictures": pictures})
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,23 @@ def test_the_reply_names_its_model(router, pictures):
     assert reply.model == "pictures" and reply.notices == ()
     assert (reply.item == pictures.generate("image", text="사과", seed=3)).all()
     assert router.reply("image", [("text", "a red sphere")]).model == "world"
+
+
+def test_a_folder_is_loaded_when_it_is_needed(pictures, tmp_path, monkeypatch):
+    pictures.save(tmp_path / "pictures")
+    loaded, load = [], OmniModel.load
+
+    def noted(folder, **more):
+        loaded.append(folder)
+        return load(folder, **more)
+
+    monkeypatch.setattr("onnuri.model.router.OmniModel.load", noted)
+    lazy = Router({"world": onnuri.WEIGHTS / "laptop", "pictures": tmp_path / "pictures"})
+    assert lazy.choose("audio", [("text", "사과")]) == "world" and loaded == []
+    assert lazy.choose("image", [("text", "사과")]) == "pictures" and len(loaded) == 2
+    assert lazy.model("pictures") is lazy.model("pictures") and len(loaded) == 2
+    with pytest.raises(WeightsError, match=r"has no onnuri\.json"):
+        Router({"none": tmp_path})
 
 
 def test_modalities_of_no_model_are_one_line(pictures):
