@@ -12,6 +12,7 @@ pictures TABLE [--preset …]`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from onnuri.model.backbone import BackboneConfig
 from onnuri.model.digit_table import fold, share_digits
 from onnuri.model.objective import OmniObjective
 from onnuri.model.omni import OmniModel, load_codecs, new_layout
+from onnuri.model.token_layout import TokenLayout
 from onnuri.model.word_list import WordListFrontEnd
 from onnuri.parallel import launch
 from onnuri.parallel.model import ParallelModel
@@ -337,17 +339,36 @@ def model(
 ) -> None:
     """Train the language model on sequences about the pictures and write its folder OUT/model,
     unless it is there."""
-    folder, own = out / "model", settings.model
+    folder = out / "model"
     if folder.exists():
         return
+    codecs = all_codecs(store, views, composed, settings, out)
+    sequences = tasks(store, views, composed, settings, codecs["text"])
+    network, layout = blank(codecs, settings)
+    learn(network, layout, sequences, settings, out, record)
+    finish(network, layout, codecs, sequences, store).save(folder)
+
+
+def all_codecs(
+    store: PictureStore,
+    views: CodeStore,
+    composed: CollageStore,
+    settings: PicturesConfig,
+    out: Path,
+) -> dict[str, Any]:
+    """Return the codecs of pictures and of text; the latter learns its words once."""
     if not (out / "codecs/text").exists():
-        learned = TextCodec.learn(
-            sentences(tasks(store, views, composed, settings, None)), own.text_codes
-        )
+        told = sentences(tasks(store, views, composed, settings, None))
+        learned = TextCodec.learn(told, settings.model.text_codes)
         with whole_folder(out / "codecs/text") as part:
             learned.save(part)
-    codecs = load_codecs(out / "codecs", ("text", "image"))
-    layout = new_layout(codecs, tasks=True)
+    return load_codecs(out / "codecs", ("text", "image"))
+
+
+def blank(codecs: dict[str, Any], settings: PicturesConfig) -> tuple[Any, TokenLayout]:
+    """Return a language model that has learned nothing, whose rows of picture codes are sums over
+    digits, and its token layout."""
+    own, layout, image = settings.model, new_layout(codecs, tasks=True), codecs["image"]
     torch.manual_seed(settings.seed)
     network = BackboneConfig(
         vocabulary=layout.size,
@@ -357,20 +378,41 @@ def model(
         hidden=own.hidden,
         longest=own.longest,
     ).build()
-    image = codecs["image"]
     share_digits(network, layout.start(image.spec.codebook), image.config.levels)
+    return network, layout
+
+
+def learn(
+    network: Any,
+    layout: TokenLayout,
+    sequences: PictureTasks,
+    settings: PicturesConfig,
+    out: Path,
+    record: RecordConfig = NO_RECORD,
+) -> None:
+    """Train a language model on sequences; its state is in OUT/lm."""
     device, dtype, compiled = launch.computing(None)
-    sequences = tasks(store, views, composed, settings, codecs["text"])
+    own = settings.model
     trained = OmniObjective(
-        network.to(device), layout, sequences, codecs["text"].words, own.tokens, settings.seed
+        network.to(device), layout, sequences, sequences.text.words, own.tokens, settings.seed
     )
     parallel = ParallelModel(network, trained.loss, None, dtype, compiled)
     fit(trained, own.loop.replace(record=record), out / "lm", "model", parallel)
+
+
+def finish(
+    network: Any,
+    layout: TokenLayout,
+    codecs: dict[str, Any],
+    sequences: PictureTasks,
+    store: PictureStore,
+) -> OmniModel:
+    """Return the whole model of a trained network, whose sums over digits become plain tables."""
     fold(network.cpu())
     front_end = WordListFrontEnd.learn(sentences(sequences))
     made = OmniModel(network, codecs, layout, SAMPLING, front_end=front_end)
     calibrate(made, front_end, store)
-    made.save(folder)
+    return made
 
 
 def calibrate(made: OmniModel, front_end: WordListFrontEnd, store: PictureStore) -> None:
