@@ -111,7 +111,7 @@ class PicturesConfig(config.Config):
 
 
 def cpu() -> PicturesConfig:
-    """Return the config of four and a half hours of two cores, on pictures of 64 pixels."""
+    """Return the config of three and a half hours of two cores, on pictures of 64 pixels."""
     return PicturesConfig(
         codec=CONFIGS["64"](),
         loop=TrainConfig(
@@ -127,7 +127,7 @@ def cpu() -> PicturesConfig:
             hidden=512,
             tokens=3072,
             loop=TrainConfig(
-                minutes=200, optimizer="muon", learning_rate=3e-3, warmup_steps=100, decay=0.4
+                minutes=140, optimizer="muon", learning_rate=3e-3, warmup_steps=100, decay=0.4
             ),
             mixture=PictureMixture(styles=FEWER),
         ),
