@@ -24,6 +24,7 @@ from onnuri.media import reading, writing
 from onnuri.media.formats import check_suffix
 from onnuri.modality import MEDIA, TABLE, Language, Modality
 from onnuri.model.omni import Reply
+from onnuri.resident import resident_bytes
 
 WEB = Path(__file__).parent / "server" / "web"
 VIEWER = "model-viewer-umd.min.js"
@@ -57,6 +58,7 @@ def run(
     models, inputs = shipped(folder, device=device), [("text", sentence)]
     name = models.choose(SHOWN, inputs)
     model = models.model(name)
+    loading = time.perf_counter() - start
     had = [modality for modality in SHOWN if modality in model.layout.names]
     make_folder(out)
     files: dict[Modality, Path] = {}
@@ -74,7 +76,10 @@ def run(
     if len(had) < len(SHOWN):
         rest = ", ".join(sorted({*SHOWN} - {*had}))
         console.print(f"  {name} draws this; {rest}: only of a sentence that another model knows")
-    console.print(f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s)")
+    console.print(
+        f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s, of which {loading:.1f} to "
+        f"load the model; {resident_bytes('VmHWM') / 1e9:.1f} GB of memory)"
+    )
 
 
 def generate(

@@ -27,9 +27,9 @@ from onnuri.planner import stock
 from onnuri.planner.activations import torch_eager_layer
 from onnuri.planner.interval import Z80, Interval, exact, spread
 from onnuri.profile import op_timing
+from onnuri.resident import resident_bytes
 from onnuri.training.loop import TrainConfig, read_metrics
 from onnuri.training.optim import Muon, Optimizers
-from onnuri.training.run_meter import resident_bytes
 from onnuri.training.state import latest, optimizer_bytes
 
 SPEED_SHARE = Interval(low=0.55, mid=0.7, high=0.9)

@@ -13,8 +13,6 @@ step that is not logged costs nothing and no device is waited for. It knows no m
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +31,8 @@ from onnuri.planner import stock
 from onnuri.planner.architecture import Architecture
 
 if TYPE_CHECKING:
-    from onnuri.training.loop import TrainConfig
+    from onnuri.resident import resident_bytes, status_bytes
+from onnuri.training.loop import TrainConfig
 
 SITTINGS = "sittings.jsonl"
 GPU_SIZE, CPU_SIZE = 8192, 1024
@@ -221,27 +220,6 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resident_bytes("VmHWM")
-
-
-def resident_bytes(field: str) -> int:
-    """Return the bytes of this process's resident memory: VmRSS now, VmHWM at most.
-
-    On systems without /proc it is the most so far for both.
-    """
-    known = status_bytes(field)
-    if known is not None:
-        return known
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def status_bytes(field: str) -> int | None:
-    """Return the bytes that /proc says of this process in a field, None where there is none."""
-    status = Path("/proc/self/status")
-    for line in status.read_text(encoding="utf-8").splitlines() if status.exists() else ():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def core_wait_seconds() -> float | None:
