@@ -29,10 +29,10 @@ from onnuri.model.backbone import compute_device
 from onnuri.parallel import launch
 from onnuri.planner import stock
 from onnuri.planner.architecture import Architecture
+from onnuri.resident import resident_bytes, status_bytes
 
 if TYPE_CHECKING:
-    from onnuri.resident import resident_bytes, status_bytes
-from onnuri.training.loop import TrainConfig
+    from onnuri.training.loop import TrainConfig
 
 SITTINGS = "sittings.jsonl"
 GPU_SIZE, CPU_SIZE = 8192, 1024
