@@ -76,10 +76,9 @@ def run(
     if len(had) < len(SHOWN):
         rest = ", ".join(sorted({*SHOWN} - {*had}))
         console.print(f"  {name} draws this; {rest}: only of a sentence that another model knows")
-    console.print(
-        f"open {out / 'index.html'}  ({time.perf_counter() - start:.1f} s, of which {loading:.1f} to "
-        f"load the model; {resident_bytes('VmHWM') / 1e9:.1f} GB of memory)"
-    )
+    seconds, memory = time.perf_counter() - start, resident_bytes("VmHWM") / 1e9
+    cost = f"{seconds:.1f} s, {loading:.1f} of them to load the model; {memory:.1f} GB of memory"
+    console.print(f"open {out / 'index.html'}  ({cost})")
 
 
 def generate(
