@@ -1,7 +1,7 @@
 """Trains the language model of pictures on one GPU from the codes that a run made on a CPU: one stage
 that ends whole in a window of minutes. Pictures stay at home.
 
-    python benchmarks/gpu_pictures.py pack RUN PACK                 at home: codecs, codes, names; some 25 MB
+    python benchmarks/gpu_pictures.py pack RUN PACK                 at home: codecs, codes, names; some 28 MB
     python benchmarks/gpu_pictures.py train PACK OUT --minutes 7    on the GPU: weights in files of at most 15 MB
     python benchmarks/gpu_pictures.py finish RUN OUT MODEL          at home: the model's folder
 
