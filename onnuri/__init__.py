@@ -57,10 +57,10 @@ def shipped(folder: str | Path | None = None, *, device: DeviceName = "cpu") -> 
     """
     from onnuri.model.router import Router
 
-    folders = {LAPTOP: WEIGHTS / "laptop"}
     if folder:
-        folders = {Path(folder).resolve().name: Path(folder)}
-    elif PICTURES.exists():
+        return Router({Path(folder).resolve().name: load(folder, device=device)}, device)
+    folders = {LAPTOP: WEIGHTS / "laptop"}
+    if PICTURES.exists():
         folders[PICTURED] = PICTURES
     return Router(folders, device)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnuri.errors import ConfigError
-from onnuri.inference.device import DeviceName
+from onnuri.inference.device import DeviceName, find
 from onnuri.modality import Modality
 from onnuri.model.answer import Inputs
 from onnuri.model.omni import OmniModel, Reply, modalities_of
@@ -26,7 +26,8 @@ class Router:
 
     def __init__(self, models: Mapping[str, OmniModel | Path], device: DeviceName = "cpu") -> None:
         """Take models, or the folders that hold them, which are loaded to a device. Raises
-        WeightsError for a folder without a model."""
+        WeightsError for a folder without a model, and ConfigError where there is no device."""
+        find(device)
         self._models, self._device = dict(models), device
         self._modalities = {
             name: modalities_of(model) if isinstance(model, Path) else model.layout.names

@@ -107,6 +107,8 @@ NAMES = ("x.{0}", "x.wrong", "x")
 class Recorder:
     """A model that keeps what it is given."""
 
+    names = ("one",)
+
     def reply(self, to, inputs, **_):
         self.inputs = inputs
         return Reply("seen", "en")
@@ -136,7 +138,7 @@ def doors(data, name, modality, folder, capsys, monkeypatch):
     def command_line():
         (folder / name).write_bytes(data)
         model = Recorder()
-        monkeypatch.setattr(demo, "load", lambda _, device: model)
+        monkeypatch.setattr(demo, "shipped", lambda _, device: model)
         try:
             cli.main(
                 [

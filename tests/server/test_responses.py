@@ -411,11 +411,7 @@ def test_a_model_that_is_not_served(client):
     ],
 )
 def test_what_goes_wrong_on_the_way_is_the_last_event(error, code):
-    answer = ResponseAnswer(
-        ResponseRequest(input="a"),
-        types.SimpleNamespace(settings=types.SimpleNamespace(name=MODEL)),
-        None,
-    )
+    answer = ResponseAnswer(ResponseRequest(input="a"), types.SimpleNamespace(name=MODEL), None)
 
     async def breaks():
         yield answer._numbered(answer._event("created", "in_progress"))
