@@ -123,7 +123,7 @@ def test_drawings_are_asked_for_by_name_tags_and_style(text):
 
 def test_names_follow_views_that_the_model_is_shown(text):
     with_question = 0
-    for picture, *asked, answer in samples("name", text, both=0.0):
+    for picture, *asked, answer in samples("name", text, both=0.0, pictured=0.0):
         assert picture.codes[1] == 0 and answer.weight == 5
         named = names_of(Store.items[int(picture.codes[0])])
         assert text.decode(answer.codes) == named[answer.language].name
@@ -131,9 +131,18 @@ def test_names_follow_views_that_the_model_is_shown(text):
     assert 0.2 < with_question / 200 < 0.4
 
 
+def test_some_pictures_that_are_named_are_learned_too(text):
+    learned = 0
+    for picture, *_, answer in samples("name", text, 400, pictured=0.25):
+        is_drawn = picture.codes[1] == 1
+        assert (picture.weight == 1) == is_drawn and answer.weight == 5
+        learned += is_drawn
+    assert 0.2 < learned / 400 < 0.3
+
+
 def test_a_name_in_the_other_language_may_follow(text):
     with_both = 0
-    for picture, *more in samples("name", text, 400, asked=0.0):
+    for picture, *more in samples("name", text, 400, asked=0.0, both=0.4):
         named = names_of(Store.items[int(picture.codes[0])])
         assert all(s.task == "describe" and s.weight == 5 for s in more)
         assert [text.decode(s.codes) for s in more] == [named[s.language].name for s in more]
