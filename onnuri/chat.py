@@ -69,8 +69,7 @@ class ChatSession:
         item = reply.item
         self.inputs.clear()
         writing.check_answer(item, self.to)
-        several = len(getattr(self.model, "names", ())) > 1
-        told = [*reply.told, *([reply.model] if several and reply.model else [])]
+        told = [*reply.told, reply.model] if reply.model else reply.told
         notes = "".join(f"\n({note})" for note in told)
         if self.to == "text":
             return f"{item}{notes}"

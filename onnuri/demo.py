@@ -106,13 +106,12 @@ def generate(
             "something must be given to start from",
             'add --text "…" or a file with --image, --audio, --video or --shape',
         )
-    models = shipped(folder, device=device)
-    reply = models.reply(to, inputs, language=language, **sampling)
+    reply = shipped(folder, device=device).reply(to, inputs, language=language, **sampling)
     writing.check_answer(reply.item, to)
     writing.write(reply.item, output)
     print(reply.item if to == "text" else f"wrote {output}")
     tell(reply)
-    if len(models.names) > 1:
+    if reply.model:
         print(f"onnuri: answered by {reply.model}", file=sys.stderr)
 
 

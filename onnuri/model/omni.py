@@ -183,18 +183,41 @@ class OmniModel:
 
         Raises ConfigError as `generate` does.
         """
+        languages = [language] * len(inputs) if isinstance(language, str) else language
+        sampling = override(self._sampling(to), temperature, top_p, guidance)
+        items, _ = self._answer(to, inputs, languages, seeds, sampling)
+        return items
+
+    def _sampling(self, to: Modality) -> SamplingConfig:
+        """Return the model's own settings for a modality. Raises ConfigError for an unknown one."""
         known(to, self.layout)
-        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
-        languages = [language] * len(inputs) if isinstance(language, str) else list(language)
-        seeds = list(seeds) if seeds is not None else list(range(len(inputs)))
+        return self.sampling[to]
+
+    def _answer(
+        self,
+        to: Modality,
+        inputs: Sequence[Inputs],
+        languages: Sequence[Language],
+        seeds: Sequence[int] | None,
+        sampling: SamplingConfig,
+    ) -> tuple[list[Any], list[Context]]:
+        """Return items of a modality and the contexts of the inputs, decoded in one batch."""
+        contexts: list[list[Context]] = [[] for _ in inputs]
+        settings = {**self.sampling, to: sampling}
         codes = run_pipelines(
             self.engine,
             [
-                self.answers.answer(to, each, spoken, sampling, seed)
-                for each, spoken, seed in zip(inputs, languages, seeds, strict=True)
+                self.answers.answer(to, each, language, settings, seed, read.append)
+                for each, language, seed, read in zip(
+                    inputs,
+                    languages,
+                    range(len(inputs)) if seeds is None else seeds,
+                    contexts,
+                    strict=True,
+                )
             ],
         )
-        return self.codecs[to].decode_batch(codes)  # type: ignore[no-any-return]
+        return self.codecs[to].decode_batch(codes), [context for (context,) in contexts]
 
     def reply(
         self,
@@ -236,19 +259,9 @@ class OmniModel:
         guidance: float | None = None,
     ) -> list[Reply]:
         """Return replies as `reply` does, one per list of inputs, decoded in one batch."""
-        known(to, self.layout)
-        sampling = {**self.sampling, to: override(self.sampling[to], temperature, top_p, guidance)}
         spoken = [language or _language_of(each) for each in inputs]
-        seeds = seeds if seeds is not None else range(len(inputs))
-        contexts: list[list[Context]] = [[] for _ in inputs]
-        codes = run_pipelines(
-            self.engine,
-            [
-                self.answers.answer(to, each, tongue, sampling, seed, read.append)
-                for each, tongue, seed, read in zip(inputs, spoken, seeds, contexts, strict=True)
-            ],
-        )
-        items = self.codecs[to].decode_batch(codes)
+        sampling = override(self._sampling(to), temperature, top_p, guidance)
+        items, contexts = self._answer(to, inputs, spoken, seeds, sampling)
         return [
             Reply(
                 item,
@@ -256,7 +269,7 @@ class OmniModel:
                 tuple(self.answers.notices(context, tongue)),
                 logprob=_mean(context.logprobs.get(to, [])),
             )
-            for item, tongue, (context,) in zip(items, spoken, contexts, strict=True)
+            for item, tongue, context in zip(items, spoken, contexts, strict=True)
         ]
 
     def transcribe(self, sounds: Sequence[Any]) -> list[tuple[Language, str]]:

@@ -66,9 +66,11 @@ class Router:
         return min(able, key=lambda name: (self._strange(name, pairs), -len(wanted & had[name])))
 
     def reply(self, to: Modality, inputs: Inputs = (), **more: Any) -> Reply:
-        """Return the chosen model's reply, which names it; `more` are as in `OmniModel.reply`."""
+        """Return the chosen model's reply, which names it if there are several; `more` are as in
+        `OmniModel.reply`."""
         name = self.choose(to, inputs)
-        return dataclasses.replace(self.model(name).reply(to, inputs, **more), model=name)
+        reply = self.model(name).reply(to, inputs, **more)
+        return dataclasses.replace(reply, model=name) if len(self.names) > 1 else reply
 
     def _strange(self, name: str, inputs: Sequence[tuple[Modality, Any]]) -> int:
         """Return how much of inputs is strange to a model."""

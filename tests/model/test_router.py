@@ -66,6 +66,7 @@ def test_the_reply_names_its_model(router, pictures):
     assert reply.model == "pictures" and reply.notices == ()
     assert (reply.item == pictures.generate("image", text="사과", seed=3)).all()
     assert router.reply("image", [("text", "a red sphere")]).model == "world"
+    assert Router({"pictures": pictures}).reply("image", [("text", "사과")]).model is None
 
 
 def test_a_folder_is_loaded_when_it_is_needed(pictures, tmp_path, monkeypatch):

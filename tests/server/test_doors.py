@@ -107,8 +107,6 @@ NAMES = ("x.{0}", "x.wrong", "x")
 class Recorder:
     """A model that keeps what it is given."""
 
-    names = ("one",)
-
     def reply(self, to, inputs, **_):
         self.inputs = inputs
         return Reply("seen", "en")
