@@ -27,7 +27,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from onnuri import __version__
 from onnuri.errors import OnnuriError
 from onnuri.media import formats
-from onnuri.modality import MEDIA
 from onnuri.server import audio, images, inputs, jobs, memory
 from onnuri.server.bodies import form_or_json, openapi_body
 from onnuri.server.complaints import complaint
@@ -37,6 +36,7 @@ from onnuri.server.openai_chat import ChatAnswer
 from onnuri.server.openai_completions import CompletionAnswer
 from onnuri.server.openai_responses import ResponseAnswer
 from onnuri.server.schemas import (
+    MODALITY,
     ChatRequest,
     CompletionRequest,
     EditRequest,
@@ -470,7 +470,7 @@ def model_of(state: State) -> JSON:
         for name in reversed(state.together or (state.name,))  # the first one's stands
         for spec in state.services[name].model.layout.codecs
     }
-    names = {"mesh" if m == "shape" else m: specs[m] for m in MEDIA if m in specs}
+    names = {name: specs[modality] for name, modality in MODALITY.items() if modality in specs}
     return {
         "id": state.name,
         "object": "model",

@@ -19,10 +19,7 @@ from onnuri.model.front_end import Notice
 from onnuri.model.omni import Reply
 from onnuri.server.conversation import SHOWN, URL
 from onnuri.server.errors import JSON
-from onnuri.server.schemas import MODALITY
-
-API_NAMES = {modality: name for name, modality in MODALITY.items()}
-"""the API's names of media"""
+from onnuri.server.schemas import API_NAMES
 
 
 class Remote:

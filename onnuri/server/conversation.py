@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from onnuri.inference.constraints import Grammar
-from onnuri.modality import LANGUAGES, MEDIA, Language, Modality
+from onnuri.modality import LANGUAGES, Language, Modality
 from onnuri.model.answer import Context
 from onnuri.model.asking import LONGEST_SENTENCE, language_asked, wish_of
 from onnuri.model.front_end import Notice
@@ -27,16 +27,12 @@ from onnuri.server.complaints import rule_of
 from onnuri.server.errors import JSON, invalid
 from onnuri.server.events import FinalItem, OutputSpec, Stream, TextDelta
 from onnuri.server.merge_streams import merge_streams
-from onnuri.server.schemas import MODALITY, ChatRequest, Message, ValidText
+from onnuri.server.schemas import API_NAMES, MODALITY, ChatRequest, Message, ValidText
 from onnuri.server.state import State
+from onnuri.server.words import KINDS
 
 SHOWN = {"image": "images", "video": "videos", "shape": "meshes"}
 """the field of a message for each medium"""
-MISSING: dict[Language, dict[Modality, str]] = {
-    "ko": {"text": "글", "image": "그림", "audio": "소리", "video": "영상", "shape": "입체"},
-    "en": {m: "mesh" if m == "shape" else m for m in MEDIA},
-}
-"""modalities in words"""
 URL = {"image": "image_url", "video": "video_url", "shape": "mesh_url"}
 _INSTRUCTION = re.compile(
     r"^(please |now )*(make|change|turn|move|replace|add|remove|put|let|set|paint|color|colour|"
@@ -157,12 +153,12 @@ async def notices_of_unknown(
     and of the modalities that it does not have; no field where it knows and has all."""
     notices = await state.service.run_in_pool(state.model.answers.notices, context, language)
     if missing:
-        named = ", ".join(MISSING[language][modality] for modality in missing)
-        message = {
-            "ko": f"{state.name}에는 없는 것: {named}.",
-            "en": f"{state.name} has no {named}.",
-        }
-        notices.append(Notice("no_modality", message[language], tuple(missing)))
+        message = (
+            f"{state.name}에는 없는 것: {', '.join(KINDS[modality][0] for modality in missing)}."
+            if language == "ko"
+            else f"{state.name} has no {', '.join(API_NAMES[modality] for modality in missing)}."
+        )
+        notices.append(Notice("no_modality", message, tuple(missing)))
     return notices_field(notices)
 
 

@@ -20,6 +20,7 @@ from onnuri.media import formats, reading
 from onnuri.modality import Modality
 from onnuri.model.answer import Answers
 from onnuri.server.errors import JSON, invalid
+from onnuri.server.schemas import API_NAMES
 from onnuri.server.settings import ServeConfig
 
 PARTS: dict[str, Modality] = {
@@ -48,15 +49,17 @@ def inspect(data: bytes, name: str, settings: ServeConfig) -> JSON:
     modality, _ = item(data, None, name, settings)
     form = formats.sniff(data)
     assert isinstance(form, formats.Format)
-    kind = "mesh" if modality == "shape" else modality
-    return {"object": "file.inspection", "kind": kind, **format_fields(form), "bytes": len(data)}
+    return {
+        "object": "file.inspection",
+        "kind": API_NAMES[modality],
+        **format_fields(form),
+        "bytes": len(data),
+    }
 
 
 def format_fields(form: formats.Format) -> JSON:
     """Return a file format in the API's fields."""
-    kinds = [
-        "mesh" if modality == "shape" else modality for modality in formats.MEDIA_OF[form.family]
-    ]
+    kinds = [API_NAMES[modality] for modality in formats.MEDIA_OF[form.family]]
     return {
         "format": form.name,
         "kinds": kinds,

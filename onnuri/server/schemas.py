@@ -20,6 +20,7 @@ MODALITY: dict[str, Modality] = {
     "mesh": "shape",
 }
 """the API's names of media"""
+API_NAMES = {modality: name for name, modality in MODALITY.items()}
 SoundFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm", "pcm16"]
 Seed = Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)]
 
