@@ -1,20 +1,26 @@
-"""This module writes the Korean particles whose form follows from the word before them."""
+"""This module writes the Korean particles whose form follows from the word before them. It knows no
+sentence."""
 
 from __future__ import annotations
 
-
-def object_particle(word: str) -> str:
-    """Return the particle of an object, 을 or 를, that fits a word's last syllable."""
-    return "을" if has_final(word) else "를"
+RIEUL = 8
+"""number of ㄹ among a syllable's last consonants"""
 
 
-def subject_particle(word: str) -> str:
-    """Return the particle of a subject, 이 or 가, that fits a word's last syllable."""
-    return "이" if has_final(word) else "가"
+def particle(word: str, pair: str) -> str:
+    """Return the particle that a word's last syllable asks for; `pair` is "이/가", "은/는", "을/를",
+    "와/과" or "으로/로"."""
+    first, second = pair.split("/")
+    final = final_of(word)
+    if pair == "으로/로":
+        return first if final not in (0, RIEUL) else second
+    if pair == "와/과":
+        return second if final else first
+    return first if final else second
 
 
-def has_final(word: str) -> bool:
-    """Return whether a word's last syllable is a Korean one that ends in a consonant."""
+def final_of(word: str) -> int:
+    """Return the number of the consonant that a word's last syllable ends in; 0 of none, and of a
+    word that does not end in a Korean syllable (Unicode: syllable = base + 28 v + final)."""
     last = word[-1:]
-    # syllables are ordered by their last consonant, of which there are 28 with none
-    return "가" <= last <= "힣" and bool((ord(last) - ord("가")) % 28)
+    return (ord(last) - ord("가")) % 28 if "가" <= last <= "힣" else 0

@@ -20,7 +20,7 @@ import numpy as np
 from onnuri.config import Config
 from onnuri.data.collage.scene import CollageScene
 from onnuri.data.collage.words import Names, tell
-from onnuri.data.korean import object_particle
+from onnuri.data.korean import particle
 from onnuri.data.picture_store import PictureItem
 from onnuri.data.segment import Segment
 from onnuri.errors import ConfigError
@@ -243,7 +243,7 @@ class PictureTasks:
         first, second = rng.permutation(LANGUAGES).tolist()
         asked = names[first].name
         if rng.random() < self.mixture.requested:
-            asked = _choice(rng, PLAIN[first]).format(n=asked, 을=object_particle(asked))
+            asked = _choice(rng, PLAIN[first]).format(n=asked, 을=particle(asked, "을/를"))
         task: Task = "translate"
         if rng.random() < self.mixture.same:
             second, task = first, "describe"
@@ -285,7 +285,7 @@ class PictureTasks:
             sentence = _choice(rng, STYLED[language])
         else:
             sentence = _choice(rng, PLAIN[language])
-        return sentence.format(s=word, n=said, 을=object_particle(said))
+        return sentence.format(s=word, n=said, 을=particle(said, "을/를"))
 
     def _language(self, number: int, rng: np.random.Generator) -> Language:
         """Return one of the languages in which a picture has a name."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from onnuri.config import Config
-from onnuri.data.korean import object_particle
+from onnuri.data.korean import particle
 from onnuri.data.picture_store import PictureStore
 from onnuri.data.picture_tasks import PLAIN, STYLED, ItemNames, Words, names_of
 from onnuri.evaluation.collages import CollageFigures
@@ -166,7 +166,7 @@ def request(item: HeldOut, language: Language, words: Words) -> str:
     name = item.names[language].name
     word = words.get(item.style, {}).get(language)
     pattern = STYLED[language][0] if word else PLAIN[language][0]
-    return pattern.format(s=word, n=name, 을=object_particle(name))
+    return pattern.format(s=word, n=name, 을=particle(name, "을/를"))
 
 
 def draw(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnuri.data.korean import final_of
 from onnuri.modality import Language
 from onnuri.toyworld.scene import INVERSE
 from onnuri.toyworld.synonyms import COLORS, KO_MOTIONS, Motion
@@ -413,7 +414,7 @@ def in_frame(frame: str, phrase: str) -> str:
             return frame.replace(mark, phrase)
         if mark in frame:
             return frame.replace(mark, josa(phrase, pair) if _hangul(phrase) else f"{phrase}를")
-    ends_in_final = _hangul(phrase) and (ord(phrase[-1]) - 0xAC00) % 28 > 0
+    ends_in_final = final_of(phrase) > 0
     return (
         frame.replace("{의}", f"{phrase}의")
         .replace("{이에요}", f"{phrase}이에요" if ends_in_final else f"{phrase}예요")

@@ -1,10 +1,11 @@
-"""This module lists the words of the world in Korean and English, and chooses the Korean particles
-that follow them. It knows no grammar."""
+"""This module lists the words of the world in Korean and English, and joins Korean particles to
+them. It knows no grammar."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from onnuri.data.korean import particle
 from onnuri.modality import Language
 from onnuri.toyworld.scene import SOLIDS
 
@@ -171,20 +172,7 @@ SYNONYMS: dict[str, str] = {
 """words that the grammar understands, by the word that it uses itself for them"""
 
 
-def ends_in_consonant(word: str) -> tuple[bool, bool]:
-    """Return whether a Korean word ends in a consonant, and whether that is ㄹ (Unicode: syllable =
-    base + 28 v + final)."""
-    final = (ord(word[-1]) - 0xAC00) % 28
-    return final != 0, final == 8
-
-
 def josa(word: str, pair: str) -> str:
     """Return a Korean word with the particle that its last letter asks for; `pair` is "이/가", "은/는",
     "을/를", "와/과" or "으로/로"."""
-    consonant, rieul = ends_in_consonant(word)
-    first, second = pair.split("/")
-    if pair == "으로/로":
-        return word + (first if consonant and not rieul else second)
-    if pair == "와/과":
-        return word + (second if consonant else first)
-    return word + (first if consonant else second)
+    return word + particle(word, pair)
