@@ -350,7 +350,8 @@ class GridCodec(Codec):
     @property
     def side(self) -> int:
         """Return the side, in pixels, of the pictures that it decodes."""
-        return self.config.side  # type: ignore[no-any-return]
+        side: int = self.config.side
+        return side
 
     def scaled(self, values: Tensor) -> Tensor:
         """Return values [..., D] as numbers of about one."""

@@ -19,7 +19,7 @@ from PIL import Image
 from onnuri.config import Config
 from onnuri.data.collage.render import boxes
 from onnuri.data.collage.scene import CollageScene
-from onnuri.data.collage.store import LEAST, concepts_of, make, names_told
+from onnuri.data.collage.store import concepts_of, make
 from onnuri.data.collage.words import Names, read, tell
 from onnuri.data.picture_store import PictureStore
 from onnuri.evaluation.pictures import of_store
@@ -56,11 +56,6 @@ class CollageFigures(Config):
     """of one thing"""
 
 
-def can_measure(store: PictureStore) -> bool:
-    """Return whether a store has pictures of as many concepts as collages need."""
-    return len(concepts_of(store)) >= LEAST
-
-
 def relation_right(scene: CollageScene, told: CollageScene) -> bool:
     """Return whether the relation of a pair was told right: the same, and not of the two things
     exchanged."""
@@ -76,11 +71,13 @@ def measure(
     judge: Any,
     count: int,
     tell_progress: Callable[[int], None] = lambda n: None,
-) -> CollageFigures:
-    """Return a model's figures on `count` random collages of a store's training pictures."""
+) -> CollageFigures | None:
+    """Return a model's figures on `count` random collages of a store's training pictures; None if
+    the store has too few concepts for them."""
     codec = model.codecs["image"]
-    pictures = concepts_of(store)
-    names = names_told(store, pictures)
+    pictures, names = concepts_of(store)
+    if not pictures:
+        return None
     scenes, real = make(store, pictures, count, codec.side, SEED)
     told, relations = _told(model, scenes, real, names, tell_progress)
     chosen = [k for k, scene in enumerate(scenes) if scene.kind in DRAWN_KINDS]
@@ -104,7 +101,7 @@ def measure(
         drawn=_recognised(own, drawn, gallery, concepts, judge),
         real=_recognised(own, shown, gallery, concepts, judge),
         round_trip=_recognised(own, back, gallery, concepts, judge),
-        chance=round(1 / max(1, len(pictures)), 5),
+        chance=round(1 / len(pictures), 5),
     )
 
 

@@ -34,7 +34,7 @@ from onnuri.data.real.style_words import STYLE_WORDS
 from onnuri.errors import ConfigError
 from onnuri.evaluation.machine import machine
 from onnuri.evaluation.pictures import CodecFigures, measure, of_store, photographs
-from onnuri.evaluation.real import AT_ONCE, first_names, held_out
+from onnuri.evaluation.real import first_names, held_out
 from onnuri.files import whole_folder, write_json
 from onnuri.inference.request import SamplingConfig
 from onnuri.modality import LANGUAGES
@@ -418,19 +418,17 @@ def finish(
 def calibrate(made: OmniModel, front_end: WordListFrontEnd, store: PictureStore) -> None:
     """Set how improbable a name must be for the model to say that it may not know the picture: less
     probable than all but UNSURE of its right names of pictures of dev."""
-    items = [
-        item for item in held_out(store, "dev", made.codecs["image"].side) if item.group == "pairs"
-    ]
+    items = held_out(store, "dev", made.codecs["image"].side)
+    pairs = [item for item in items if item.group == "pairs"][:CALIBRATED]
     right: list[float] = []
     for language in LANGUAGES:
-        for start in range(0, min(len(items), CALIBRATED), AT_ONCE):
-            own = [item for item in items[start : start + AT_ONCE] if language in item.names]
-            replies = first_names(made, [item.picture for item in own], language)
-            right += [
-                reply.logprob
-                for item, reply in zip(own, replies, strict=True)
-                if reply.item == item.names[language].name and reply.logprob is not None
-            ]
+        own = [item for item in pairs if language in item.names]
+        replies = first_names(made, [item.picture for item in own], language)
+        right += [
+            reply.logprob
+            for item, reply in zip(own, replies, strict=True)
+            if reply.item == item.names[language].name and reply.logprob is not None
+        ]
     if len(right) >= LEAST_RIGHT:
         front_end.least["text"] = float(np.quantile(right, UNSURE))
 

@@ -1,5 +1,4 @@
 """This package makes collages: one to four cut-out pictures on a ground, and sentences on them.
-stands where.
 
     scene.py    what a collage shows, and random scenes
     words.py    sentences about a scene, in two languages, and scenes from sentences

@@ -1,5 +1,5 @@
 """This module draws a collage: cut-out pictures in their sizes and colours at their places, on
-white or on a pale ground."""
+white or on a pale ground. It knows no sentence and no store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from onnuri.data.augment import LUMA
 from onnuri.data.collage.scene import CollageScene, Place, Size, Tint
 
 LONE: dict[Size | None, float] = {"small": 0.34, None: 0.58, "large": 0.9}
@@ -119,7 +120,7 @@ def tinted(picture: np.ndarray, tint: Tint | None) -> np.ndarray:
     if tint is None:
         return picture
     colors = picture[:3].astype(np.float32)
-    light = (colors * np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]).sum(0)
+    light = np.tensordot(np.array(LUMA, np.float32), colors, 1)
     shades = (0.25 * 255 + 0.75 * light) * np.array(COLORS[tint], np.float32)[:, None, None]
     mixed = TINTED * shades + (1 - TINTED) * colors
     return np.concatenate([mixed.clip(0, 255).astype(np.uint8), picture[3:]])

@@ -1,4 +1,5 @@
-"""This module says what a collage shows, and draws random scenes of some concepts."""
+"""This module says what a collage shows, and draws random scenes of some concepts. It knows no
+pixels and no words."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ learn them at half the size. A codec is given as a function; the module knows no
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -62,22 +61,19 @@ class CollageStore:
         return len(self.scenes)
 
 
-def concepts_of(store: PictureStore, split: str = "train") -> dict[str, list[int]]:
-    """Return the concepts that collages show, and the numbers of the cut-out pictures of each that
-    are trained on: those of most styles, chosen by the hash of their names."""
+def concepts_of(store: PictureStore) -> tuple[dict[str, list[int]], Names]:
+    """Return the concepts that collages show: the numbers of the cut-out pictures of each that are
+    trained on, and its names. They are those of most styles, chosen by the hash of their names;
+    none, if there are fewer than LEAST."""
     pictures: dict[str, list[int]] = defaultdict(list)
-    for number in store.of_split(split).tolist():
+    for number in store.of_split("train").tolist():
         if not store.items[number].is_whole and store.items[number].kind not in ("flag", "letter"):
             pictures[store.items[number].concept].append(number)
     names = names_to_tell({concept: _names(store, of) for concept, of in pictures.items()})
     styles = {c: len({store.items[n].style for n in pictures[c]}) for c in names}
     ranked = sorted(names, key=lambda c: (-min(styles[c], STYLES), _digest(c)))
-    return {concept: pictures[concept] for concept in ranked[:CONCEPTS]}
-
-
-def names_told(store: PictureStore, pictures: dict[str, list[int]]) -> Names:
-    """Return the names of concepts by their pictures."""
-    return {concept: _names(store, of) for concept, of in pictures.items()}
+    chosen = ranked[:CONCEPTS] if len(ranked) >= LEAST else []
+    return {c: pictures[c] for c in chosen}, {c: names[c] for c in chosen}
 
 
 def make(
@@ -99,9 +95,9 @@ def write(
     folder: Path, store: PictureStore, encode: Encode, side: int, count: int, seed: int = 0
 ) -> None:
     """Write `count` collages of a store's training pictures, encoded as pictures of a side; none if
-    the store has fewer than LEAST concepts for them."""
-    pictures = concepts_of(store)
-    count = count if len(pictures) >= LEAST else 0
+    the store has too few concepts for them."""
+    pictures, names = concepts_of(store)
+    count = count if pictures else 0
     scenes: list[CollageScene] = []
     codes: list[np.ndarray] = []
     starts = range(0, count, AT_ONCE)
@@ -111,12 +107,10 @@ def write(
         scenes += more
         codes += list(encode(made))
     with files.whole_folder(folder) as part:
-        file = io.BytesIO()
-        np.save(file, np.array(codes, np.uint16) if count else np.zeros((0, 0), np.uint16))
-        files.write_bytes(file.getvalue(), part / CODES)
+        np.save(part / CODES, np.array(codes, np.uint16))
         lines = [json.dumps(scene, ensure_ascii=False) + "\n" for scene in scenes]
         (part / SCENES).write_text("".join(lines), encoding="utf-8")
-        files.write_json(names_told(store, pictures), part / NAMES)
+        files.write_json(names, part / NAMES)
 
 
 def _digest(concept: str) -> str:

@@ -2,7 +2,7 @@
 
 `PHRASINGS` has those that are trained on and those that are held out; `read` knows both. Whether a
 scene was told rightly is therefore a question of equal scenes, not of equal sentences. Names are
-given by whoever calls: one per concept and language (`names_to_tell`).
+given by whoever calls: one per concept and language (`names_to_tell`). The module knows no pixels.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from onnuri.data.collage.scene import CollageScene, CollageThing, Kind, Place, Size, Tint
-from onnuri.data.korean import subject_particle
+from onnuri.data.korean import particle
 from onnuri.modality import Language, fold
 
 Names = Mapping[str, Mapping[Language, str]]
@@ -32,8 +32,6 @@ COUNT_WORDS: Mapping[Language, Mapping[int, str]] = {
     "ko": {2: "둘", 3: "셋", 4: "넷"},
     "en": {2: "two", 3: "three", 4: "four"},
 }
-
-
 SIDES: Mapping[Place, tuple[str, str]] = {
     "left": ("왼쪽", "on the left"),
     "right": ("오른쪽", "on the right"),
@@ -172,15 +170,15 @@ def write(pattern: str, scene: CollageScene, names: Names, language: Language) -
     fields = {
         "a": told[0],
         "b": told[-1],
-        "이a": subject_particle(told[0]),
-        "이b": subject_particle(told[-1]),
+        "이a": particle(told[0], "이/가"),
+        "이b": particle(told[-1], "이/가"),
     }
     fields["n"] = COUNT_WORDS[language].get(scene.number, "")
     *before, last = told
     if language == "en":
         fields["all"] = f"{', '.join(before)} and {last}"
     else:
-        end = "" if pattern == "{all}" else subject_particle(last)
+        end = "" if pattern == "{all}" else particle(last, "이/가")
         fields["all"] = f"{', '.join(before)} 그리고 {last}{end}"
     return pattern.format(**fields)
 
@@ -264,18 +262,18 @@ def _thing(told: str, names: Names, language: Language, alike: bool) -> CollageT
         if words[0] not in ("a", "an"):
             return None
         words = words[1:]
-    size = tint = None
-    for each_size, word in SIZE_WORDS[language].items():
-        if words[:1] == [word]:
-            size, words = each_size, words[1:]
-            break
-    for each_tint, word in TINT_WORDS[language].items():
-        if words[:1] == [word]:
-            tint, words = each_tint, words[1:]
-            break
+    size, words = _leading(words, SIZE_WORDS[language])
+    tint, words = _leading(words, TINT_WORDS[language])
     name = " ".join(words)
     for concept, own in names.items():
         form = plural(own[language]) if alike and language == "en" else own[language]
         if form == name:
             return CollageThing(concept, size, tint)
     return None
+
+
+def _leading(words: list[str], table: Mapping[Any, str]) -> tuple[Any, list[str]]:
+    """Return what the first of some words means by a table, None if it is not in it, and the words
+    behind it."""
+    found = next((meaning for meaning, word in table.items() if words[:1] == [word]), None)
+    return found, words if found is None else words[1:]

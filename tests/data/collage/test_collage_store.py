@@ -8,7 +8,7 @@ from onnuri.data import picture_store
 from onnuri.data.collage import store as collage_store
 from onnuri.data.collage.render import COLORS, boxes, render, tinted
 from onnuri.data.collage.scene import TINTS, CollageScene, CollageThing
-from onnuri.data.collage.store import CollageStore, concepts_of, names_told
+from onnuri.data.collage.store import CollageStore, concepts_of
 from onnuri.data.picture_store import PictureItem, PictureStore
 from onnuri.errors import ConfigError
 from onnuri.evaluation import collages
@@ -104,9 +104,9 @@ def encode(pictures):
 
 
 def test_collages_are_of_cut_outs_that_are_trained_on(store, tmp_path):
-    pictures = concepts_of(store)
+    pictures, names = concepts_of(store)
     assert sorted(pictures) == sorted(WORDS) and all(len(of) == 2 for of in pictures.values())
-    assert names_told(store, pictures)["cat"] == {"ko": "고양이", "en": "cat"}
+    assert names["cat"] == {"ko": "고양이", "en": "cat"}
     collage_store.write(tmp_path / "collages", store, encode, SIDE, 70, seed=1)
     made = CollageStore(tmp_path / "collages")
     assert len(made) == 70 and made.codes.shape == (70, 4) and made.codes.dtype == np.uint16
@@ -161,8 +161,7 @@ class Oracle:
         self.known = {
             picture.tobytes(): scene for scene, picture in zip(scenes, pictures, strict=True)
         }
-        self.chosen = concepts_of(store)
-        self.names = names_told(store, self.chosen)
+        self.chosen, self.names = concepts_of(store)
 
     def _seen(self, scene):
         return scene._replace(things=scene.things[::-1]) if self.wrong else scene
@@ -192,7 +191,7 @@ def plain(pictures, count, side, monkeypatch):
 
 
 def test_an_oracle_is_right_and_one_that_exchanges_things_is_not(store, monkeypatch):
-    made = plain((store, concepts_of(store)), 60, Exact.side, monkeypatch)
+    made = plain((store, concepts_of(store)[0]), 60, Exact.side, monkeypatch)
     figures = collages.measure(Oracle(store, *made), store, Mean(), 60)
     assert {k: (s.right, s.n) for k, s in figures.told.items()} == {
         k: (s.n, s.n) for k, s in figures.told.items()
