@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onnuri import recipes
 from onnuri.evaluation import real_report
 from onnuri.evaluation.real import RealFigures
-from onnuri.evaluation.retrieval import Share
 from onnuri.modality import MEDIA
 from onnuri.profile import run_forecast
 from onnuri.recipes.layout_table import COLUMNS, LayoutTable
@@ -24,7 +24,6 @@ from onnuri.toyworld.oracles import quality, report
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 LANGUAGE_NAMES = {"ko": "Korean", "en": "English"}
-REAL_FIELDS = ("split", "judge", "drawn", "named", "collages", "unsure")
 PAGES = (
     "README.md",
     "README.ko.md",
@@ -595,68 +594,23 @@ def dryrun() -> str | None:
     )
 
 
-def percent(found: dict[str, Any]) -> str:
-    """A share in per cent with its interval; of few items their number alone."""
-    return Share.from_json(found).told()
-
-
-def real_drawn() -> str | None:
-    """What the model of pictures draws from names that it was not trained on."""
+def real_figures() -> RealFigures | None:
+    """The figures of the model of pictures."""
     found = read("real")
-    if not found:
-        return None
-    return table(
-        ["drawn from names of", *real_report.DRAWN_HEADS],
-        [
-            [
-                real_report.GROUPS[group][1],
-                *(percent(r[k]) for k in ("at_1", "at_5", "style")),
-                f"{100 * r['chance_1']:.1f} %",
-                percent(r["round_trip_1"]),
-                percent(r["shuffled_1"]),
-            ]
-            for group, r in found["drawn"].items()
-        ],
+    return (
+        RealFigures.from_json({k: v for k, v in found.items() if k != "machine"}) if found else None
     )
 
 
-def real_named() -> str | None:
-    """What the model of pictures calls pictures that it was not trained on."""
-    found = read("real")
-    if not found:
+def real_table(title: str) -> str | None:
+    """One of the tables of the model of pictures, as `onnuri evaluate real` prints them."""
+    figures = real_figures()
+    if not figures:
         return None
-    return table(
-        ["names of", *real_report.NAMED_HEADS],
-        [
-            [
-                f"{real_report.GROUPS[key.split()[0]][1]}, {LANGUAGE_NAMES[key.split()[1]]}",
-                *(percent(r[k]) for k in ("exact", "top_5", "or_tag", "shuffled")),
-            ]
-            for key, r in found["named"].items()
-        ],
-    )
-
-
-def real_collages() -> str | None:
-    """How the model of pictures tells and draws collages."""
-    found = read("real")
-    if not found or not found.get("collages"):
+    heads, rows = real_report.tables(figures)[title]
+    if not rows:
         return None
-    rows = real_report.rows_collages(RealFigures.from_json({k: found[k] for k in REAL_FIELDS}))
-    return table(
-        ["collages", *real_report.COLLAGE_HEADS],
-        [[row.head.split(" · ")[1], *row.cells] for row in rows],
-    )
-
-
-def real_unsure() -> str | None:
-    """Of what the model of pictures says that it may not know it."""
-    found = read("real")
-    if not found:
-        return None
-    heads = {group: names[1] for group, names in real_report.UNSURE_GROUPS.items()}
-    rows = [[heads[group], percent(r)] for group, r in found["unsure"].items()]
-    return table(["names of", "'I may not know this'"], rows)
+    return table([title, *heads], [[row.head.split(" · ")[-1], *row.cells] for row in rows])
 
 
 def real_codec() -> str | None:
@@ -681,12 +635,12 @@ def real_codec() -> str | None:
 
 def real_line(korean: bool = False) -> str | None:
     """README's line of the model of pictures."""
-    found = read("real")
-    if not found:
+    figures = real_figures()
+    if not figures:
         return None
-    drawn = percent(found["drawn"]["pairs"]["at_1"])
-    ko, en = (percent(found["named"][f"pairs {language}"]["exact"]) for language in ("ko", "en"))
-    chance = f"{100 * found['drawn']['pairs']['chance_1']:.1f} %"
+    pairs = figures.drawn["pairs"]
+    drawn, chance = pairs.at_1.told(), f"{100 * pairs.chance_1:.1f} %"
+    ko, en = (figures.named[f"pairs {language}"].exact.told() for language in ("ko", "en"))
     if korean:
         return (
             f"배우지 않은 그림체의 이름으로 그린 그림이 그 이름의 실제 그림과 가장 가까운 비율 **{drawn}**(우연 {chance}), "
@@ -733,10 +687,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "words-line-ko": lambda: words_line(True),
     "gallery-line": gallery_line,
     "gallery-line-ko": lambda: gallery_line(True),
-    "real-drawn": real_drawn,
-    "real-named": real_named,
-    "real-collages": real_collages,
-    "real-unsure": real_unsure,
+    **{f"real-{title}": partial(real_table, title) for title in real_report.TITLES},
     "real-codec": real_codec,
     "real-line": real_line,
     "real-line-ko": lambda: real_line(True),

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
 
 from onnuri.data.code_store import CodeStore
 from onnuri.data.collage.store import CollageStore
@@ -89,7 +90,8 @@ def train(folder: Path, out: Path, minutes: float, tiny: bool) -> None:
         f"{count / 1e6:.1f}M weights on {launch.device()}, {time.time() - began:.0f} s", flush=True
     )
     recipe.learn(network, layout, sequences, settings, out / "state")
-    write_weights({k: v.detach().cpu().half() for k, v in network.state_dict().items()}, out)
+    state = {k: v.detach().cpu().half() for k, v in network.state_dict().items()}
+    save_torch_state_dict(state, out, max_shard_size=FILE_BYTES)
     lines = (out / "state/lm/metrics.jsonl").read_text().splitlines()
     forecast = folder / "forecast.json"
     values = {
@@ -104,31 +106,12 @@ def train(folder: Path, out: Path, minutes: float, tiny: bool) -> None:
     print(json.dumps({k: values[k] for k in ("forecast", "last", "seconds")}), flush=True)
 
 
-def write_weights(state: dict[str, torch.Tensor], out: Path) -> None:
-    """Write weights in files of at most FILE_BYTES."""
-    part: dict[str, torch.Tensor] = {}
-    files = 0
-
-    def flush() -> None:
-        nonlocal files, part
-        if part:
-            save_file(part, out / f"weights-{files}.safetensors")
-            files, part = files + 1, {}
-
-    for name, tensor in state.items():
-        held = sum(t.numel() * t.element_size() for t in part.values())
-        if held + tensor.numel() * tensor.element_size() > FILE_BYTES:
-            flush()
-        part[name] = tensor.contiguous().clone()
-    flush()
-
-
 def finish(run: Path, weights: Path, model: Path, minutes: float, tiny: bool) -> None:
     """Write the folder of the model that a window trained."""
     settings, store = window(minutes, tiny), PictureStore(run / "pictures")
     network, layout, codecs, sequences = prepared(run, store, settings)
     state: dict[str, torch.Tensor] = {}
-    for path in sorted(weights.glob("weights-*.safetensors")):
+    for path in sorted(weights.glob("*.safetensors")):
         state |= load_file(path)
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

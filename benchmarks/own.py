@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, help="of training; without it, the command's own")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     store = PictureStore(arguments.run / "pictures")
@@ -105,6 +106,7 @@ def main() -> None:
     before = measure(arguments.model, store, numbers, dev[:ELSEWHERE])
     began = time.perf_counter()
     command = ["train", "own", folder, "--base", arguments.model, "-o", arguments.out / "run"]
+    command += ["--minutes", f"{arguments.minutes:g}"] if arguments.minutes else []
     subprocess.run([Path(sys.executable).with_name("onnuri"), *command], check=True)
     minutes = (time.perf_counter() - began) / 60
     after = measure(arguments.out / "run/model", store, numbers, dev[:ELSEWHERE])

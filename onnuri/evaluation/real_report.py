@@ -98,12 +98,10 @@ def run(
             own = [item for item in chosen if language in item.names]
             naming = progress.add_task(f"naming, {language}", total=len(own))
             given += real.name(model, own, language, partial(progress.advance, naming))
-        composed = None
-        if collages.can_measure(store):
-            count = COLLAGES if items is None else min(items, COLLAGES)
-            composing = progress.add_task("collages", total=3 * count)
-            advance = partial(progress.advance, composing)
-            composed = collages.measure(model, store, judge, count, advance)
+        count = COLLAGES if items is None else min(items, COLLAGES)
+        composing = progress.add_task("collages", total=3 * count)
+        advance = partial(progress.advance, composing)
+        composed = collages.measure(model, store, judge, count, advance)
     foreign = [photograph.pixels for photograph in photographs(codec.config.side)]
     drawn, right = real.measure_drawn(store, everyone, numbers, pictures, codec, judge, seed)
     for group in drawn:
@@ -195,20 +193,33 @@ def rows_unsure(figures: RealFigures) -> list[Row]:
     ]
 
 
-UNSURE_HEADS = ("unsure",)
+UNSURE_HEADS = ("'I may not know this'",)
 DRAWN_HEADS = ("R@1", "R@5", "style", "chance", "round trip R@1", "shuffled R@1")
 NAMED_HEADS = ("exact", "top five", "name or rare tag", "shuffled")
+TITLES = {
+    "drawn": "이름으로 그린 그림 · Drawn from names",
+    "named": "그림에 붙인 이름 · Names of pictures",
+    "collages": "여러 그림을 모은 그림 · Collages",
+    "unsure": '"모르는 것 같습니다" · "I may not know this"',
+}
+"""tables' titles, and in both languages"""
+
+
+def tables(figures: RealFigures) -> dict[str, tuple[tuple[str, ...], list[Row]]]:
+    """Return the heads and lines of each table of a model's figures, by its title."""
+    found = (
+        (DRAWN_HEADS, rows_drawn(figures)),
+        (NAMED_HEADS, rows_named(figures)),
+        (COLLAGE_HEADS, rows_collages(figures)),
+        (UNSURE_HEADS, rows_unsure(figures)),
+    )
+    return dict(zip(TITLES, found, strict=True))
 
 
 def show(figures: RealFigures) -> None:
     """Print a model's figures."""
     console = Console(highlight=False)
-    for title, heads, rows in (
-        ("drawn", DRAWN_HEADS, rows_drawn(figures)),
-        ("named", NAMED_HEADS, rows_named(figures)),
-        ("collages", COLLAGE_HEADS, rows_collages(figures)),
-        ("'I may not know this'", UNSURE_HEADS, rows_unsure(figures)),
-    ):
+    for title, (heads, rows) in tables(figures).items():
         table = Table(title, *heads)
         for row in rows:
             table.add_row(row.head.split(" · ")[-1], *row.cells)
@@ -225,14 +236,8 @@ def _page(
     return files.rendered(
         Path(__file__).with_name("real_page.html.j2"),
         figures=figures,
-        drawn_heads=DRAWN_HEADS,
-        drawn_rows=rows_drawn(figures),
-        named_heads=NAMED_HEADS,
-        named_rows=rows_named(figures),
-        collage_heads=COLLAGE_HEADS,
-        collage_rows=rows_collages(figures),
-        unsure_heads=UNSURE_HEADS,
-        unsure_rows=rows_unsure(figures),
+        tables=tables(figures),
+        titles=TITLES,
         drawn=[drawn[k] for k in rng.permutation(len(drawn))[:SAMPLES]],
         given=[given[k] for k in rng.permutation(len(given))[:SAMPLES]],
         groups=GROUPS,

@@ -1,7 +1,8 @@
 """This module judges letters and digits in pictures by what Tesseract reads in them, a reader of
 print that nobody here trained (Debian's `tesseract-ocr` and `tesseract-ocr-kor`).
 
-A picture of a sign is small: it is enlarged, and read as one word or as one letter.
+A picture of a sign is small: it is enlarged, and read as one word or as one letter. The module
+knows no model.
 """
 
 from __future__ import annotations
@@ -72,13 +73,16 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 def _run(arguments: Sequence[str], data: bytes = b"") -> str:
-    """Return what the program prints; "" where it fails."""
-    done = subprocess.run(
-        [PROGRAM, *arguments],
-        input=data,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        timeout=SECONDS,
-        check=False,
-    )
+    """Return what the program prints; "" where it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
     return done.stdout.decode("utf-8", "replace")

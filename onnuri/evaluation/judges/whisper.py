@@ -1,7 +1,8 @@
 """This module judges speech by what Whisper base hears in it, a recogniser of many languages that
 nobody here trained (Radford et al. 2022, arXiv 2212.04356).
 
-Weights come in two packages, as CTranslate2 reads them; the file is joined in memory.
+Weights come in two packages, as CTranslate2 reads them; the file is joined in memory. The module
+knows no model but this one.
 """
 
 from __future__ import annotations
