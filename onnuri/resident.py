@@ -1,4 +1,5 @@
-"""This module tells how much memory this process holds."""
+"""This module tells how much memory this process holds, as the system counts it. It knows no
+GPU."""
 
 from __future__ import annotations
 
