@@ -18,12 +18,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from onnuri import PICTURED, PICTURES, WEIGHTS, load
 from onnuri.errors import ConfigError, OnnuriError
-from onnuri.inference.cpu_kernel import CompiledLlama
+from onnuri.inference.cpu_kernel import CompiledLlama, build
 from onnuri.inference.engine import Engine, EngineConfig
 from onnuri.inference.vllm_backend import VllmBackend, VllmConfig
 from onnuri.model.omni import OmniModel
 from onnuri.server import memory
-from onnuri.server.app import create
+from onnuri.server.app import create, model_of
 from onnuri.server.middleware import LOCAL
 from onnuri.server.service import Service
 from onnuri.server.settings import ServeConfig
@@ -104,10 +104,12 @@ def own_service(settings: ServeConfig, folder: Path | None) -> Service:
         ),
     )
     if settings.device == "cpu" and not isinstance(engine.forward, CompiledLlama):
-        log.warning(
-            "no C compiler builds the decoding kernel: PyTorch decodes, several times slower; "
-            "install gcc"
+        why = (
+            "no C compiler builds the decoding kernel, install gcc"
+            if build("float") is None
+            else "the decoding kernel does not know this model's shape"
         )
+        log.warning("%s: PyTorch decodes, several times slower", why)
     return Service(model, engine)
 
 
@@ -250,8 +252,10 @@ async def _run(state: State, listener: socket.socket) -> None:
         http=protocol_with_header_timeout(state.settings.header_seconds),
     )
     keys = "keys needed" if state.keyed else "no key needed from this machine"
+    *before, last = model_of(state)["input_modalities"]
+    media = f"{', '.join(before)} and {last}" if before else last
     print(
-        f"{' and '.join(state.services)}: text, image, audio, video and mesh in and out"
+        f"{' and '.join(state.services)}: {media} in and out"
         f"{f', together as {state.name}' if state.together else ''} · "
         f"page {where} · API {where}/v1 · {keys}",
         flush=True,
