@@ -67,7 +67,7 @@ UNSURE = 0.05
 CALIBRATED = 400
 """pictures of dev by which this is measured"""
 LEAST_RIGHT = 30
-"""right names that this needs; with fewer, the model doubts none"""
+"""right names that this needs; with fewer, the model doubts every name"""
 MARGIN = 1.125
 """side of stored pictures over that of the codec, so that turned and shifted ones stay sharp"""
 
@@ -124,6 +124,7 @@ def cpu() -> PicturesConfig:
         model=ModelConfig(
             width=192,
             layers=6,
+            heads=3,  # of 64: the decoding kernel knows powers of two
             hidden=512,
             tokens=3072,
             loop=TrainConfig(
@@ -429,8 +430,8 @@ def calibrate(made: OmniModel, front_end: WordListFrontEnd, store: PictureStore)
             for item, reply in zip(own, replies, strict=True)
             if reply.item == item.names[language].name and reply.logprob is not None
         ]
-    if len(right) >= LEAST_RIGHT:
-        front_end.least["text"] = float(np.quantile(right, UNSURE))
+    enough = len(right) >= LEAST_RIGHT
+    front_end.least["text"] = float(np.quantile(right, UNSURE)) if enough else 0.0
 
 
 def _show(figures_by_split: dict[str, CodecFigures]) -> None:

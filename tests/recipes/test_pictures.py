@@ -133,8 +133,9 @@ def test_names_are_doubted_if_they_are_less_probable_than_right_ones(monkeypatch
     assert not front_end.unsure({"image": [-300.0]}, "en")
     few = WordListFrontEnd(["a"])
     del items[50:], others[:], asked[:]
-    pictures.calibrate(model, few, None)  # 25 right names say too little
-    assert not few.unsure({"text": [-9e9]}, "en")
+    pictures.calibrate(model, few, None)  # 25 right names say too little: it doubts all
+    assert few.unsure({"text": [-9e9]}, "en") and few.unsure({"text": [-0.001]}, "en")
+    assert not few.unsure({"image": [-9e9]}, "en")
 
 
 def test_mistakes_are_one_line_and_leave_nothing(table, tmp_path, capsys):
