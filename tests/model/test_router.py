@@ -47,7 +47,10 @@ def test_pictures_choose_the_model_that_knows_what_they_show(router):
 
 def test_what_one_model_has_alone_is_asked_of_it(router):
     assert router.choose("audio", [("text", "사과")]) == "world"
-    assert router.choose("image", [("audio", np.zeros(100, np.float32))]) == "world"
+    sound = ("audio", np.zeros(100, np.float32))
+    assert router.choose("image", [sound]) == "world"
+    # though the other one knows the words
+    assert router.choose("image", [sound, ("text", "사과")]) == "world"
 
 
 def test_of_several_wanted_modalities_one_is_enough_for_the_model_that_knows(router):

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import small_models
 from processes import LIMIT_SECONDS, ForkedProcess, wait_until
 
 import onnuri
@@ -109,6 +110,15 @@ def wild(tmp_path_factory):
 def two(new_server, wild):
     """A server of the shipped model, and of that one as `wild-model`."""
     return new_server("--beside", str(wild), "--rows", "8")
+
+
+@pytest.fixture(scope="session")
+def together(new_server, tmp_path_factory):
+    """A server of the shipped model and of one of pictures that has learned only its words, which
+    answer together."""
+    folder = tmp_path_factory.mktemp("models") / "drawn things"
+    small_models.pictures().save(folder)
+    return new_server("--pictures", str(folder), "--rows", "8", "--alias", "gpt=onnuri")
 
 
 @pytest.fixture(scope="session")

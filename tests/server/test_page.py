@@ -787,6 +787,18 @@ def test_two_models_answer_side_by_side_and_go_on_from_their_own_answers(open_pa
     assert [body["messages"][1]["images"][0]["image_url"]["url"] for body in asked[2:]] == shown
 
 
+def test_of_models_that_answer_together_the_page_says_which_one_did(open_page, together):
+    page = open_page(to=together, viewport={"width": 1100, "height": 800})
+    want(page, "text", "image")
+    for said, model in (("사과", "drawn-things"), (SENTENCE, "onnuri-laptop")):
+        say(page, said)
+        expect(answer(page).get_by_text(model, exact=True)).to_be_visible()
+    compare(page)
+    say(page, SENTENCE)
+    for model in ("onnuri-laptop", "drawn-things"):  # each alone, and not both together
+        expect(page.get_by_role("region", name=f"답 3, {model}")).to_be_visible()
+
+
 def test_votes_are_kept_changed_taken_back_and_given_as_a_file(open_page, two):
     page = open_page(to=two)
     page.evaluate('localStorage[\'onnuri-settings\'] = \'{"compare": true, "outputs": ["image"]}\'')

@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import pytest
-import small_models
 from PIL import Image
 
 from onnuri.errors import ConfigError
@@ -14,14 +13,6 @@ from onnuri.server.run import other_models
 from onnuri.server.settings import ServeConfig
 
 WORLD, PICTURES, BOTH = "onnuri-laptop", "drawn-things", "onnuri"
-
-
-@pytest.fixture(scope="module")
-def together(new_server, tmp_path_factory):
-    """A server of the shipped model and of one of pictures that has learned only its words."""
-    folder = tmp_path_factory.mktemp("models") / "drawn things"
-    small_models.pictures().save(folder)
-    return new_server("--pictures", str(folder), "--rows", "8", "--alias", "gpt=onnuri")
 
 
 @pytest.fixture
